@@ -1,0 +1,294 @@
+//! One end of a `SOCK_SEQPACKET` pair between processes of ours.
+//!
+//! A datagram is a 16-byte [`Header`] and up to [`CONTENT_MAX_BYTES`] of content; a longer frame
+//! comes as consecutive datagrams under one announced, bounded total. Descriptors ride on the first
+//! one. Short datagrams, `MSG_TRUNC`, `MSG_CTRUNC`, surplus descriptors, and pieces that do not
+//! continue the frame under way are [`LinkError::Protocol`]: the caller ends the link. Descriptors
+//! that arrived with a bad frame are closed.
+//!
+//! Sources: unix(7), cmsg(3).
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::wire::{Wire, WireError};
+
+/// Bytes of the header in front of each datagram.
+pub const HEADER_BYTES: usize = 16;
+/// Content bytes in one datagram at most.
+pub const CONTENT_MAX_BYTES: usize = 32 * 1024 - HEADER_BYTES;
+/// Descriptors with one frame at most.
+pub const DESCRIPTORS_MAX: usize = 3;
+/// Bytes of one frame in all, chunks together: an `exec` request of OpenSSH's largest packet (256 KiB) and room.
+pub const FRAME_MAX_BYTES: usize = 512 * 1024;
+
+/// What stands in front of each datagram: four little-endian `u32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Which connection the frame is about; 0 where there is no choice.
+    pub connection: u32,
+    /// Bytes of the whole frame.
+    pub total: u32,
+    /// Where this piece's content begins in the frame.
+    pub offset: u32,
+}
+
+const MAGIC: u32 = 0x3146_6741; // "AgF1", so that a stray datagram is recognised
+
+impl Header {
+    fn encode(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        for (slot, value) in bytes
+            .chunks_exact_mut(4)
+            .zip([MAGIC, self.connection, self.total, self.offset])
+        {
+            slot.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut words = bytes
+            .get(..HEADER_BYTES)?
+            .chunks_exact(4)
+            .map(|word| word.try_into().map(u32::from_le_bytes).unwrap_or(0));
+        (words.next()? == MAGIC).then_some(())?;
+        Some(Self {
+            connection: words.next()?,
+            total: words.next()?,
+            offset: words.next()?,
+        })
+    }
+}
+
+/// Why a link cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkError {
+    /// The other end is gone.
+    Closed,
+    /// The other end sent what none of ours sends.
+    Protocol(&'static str),
+    /// The content is not the frame expected here.
+    Frame(WireError),
+    /// A system call failed.
+    System(Errno),
+}
+
+impl From<WireError> for LinkError {
+    fn from(error: WireError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl core::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the other process is gone"),
+            Self::Protocol(why) => f.write_str(why),
+            Self::Frame(error) => error.fmt(f),
+            Self::System(errno) => write!(f, "system error {}", errno.raw_os_error()),
+        }
+    }
+}
+
+/// A whole frame as it arrived.
+#[derive(Debug)]
+pub struct Received {
+    /// Which connection the frame is about.
+    pub connection: u32,
+    /// The frame's content; decode it with [`Wire::from_wire`].
+    pub content: Vec<u8>,
+    /// Descriptors, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// One end of a link. `send` needs no `&mut`, so threads may share an `Arc<Link>` for sending as
+/// long as they serialise frames of more than one datagram (see [`Link::send`]).
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+}
+
+/// The receiving state of a link: the frame that is still arriving.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    buffer: Vec<u8>,
+    partial: Option<(Header, Vec<u8>, Vec<OwnedFd>)>,
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Link {
+    /// Takes one end of a `SOCK_SEQPACKET` pair.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Gives the socket back.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Sends `frame`, about `connection`, with `descriptors`.
+    ///
+    /// With `wait` false a full queue is [`LinkError::System`] with `Errno::AGAIN`. A frame of more
+    /// than one datagram must not interleave with another: callers with threads hold a lock.
+    pub fn send(
+        &self,
+        connection: u32,
+        frame: &impl Wire,
+        descriptors: &[BorrowedFd<'_>],
+        wait: bool,
+    ) -> Result<(), LinkError> {
+        self.send_content(connection, &frame.to_wire(), descriptors, wait)
+    }
+
+    /// [`Link::send`] for content that is already encoded.
+    pub fn send_content(
+        &self,
+        connection: u32,
+        content: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        wait: bool,
+    ) -> Result<(), LinkError> {
+        if content.len() > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
+            return Err(LinkError::Protocol("a frame of ours is too large"));
+        }
+        let flags = SendFlags::NOSIGNAL
+            | if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let mut offset = 0;
+        loop {
+            let end = content.len().min(offset + CONTENT_MAX_BYTES);
+            let header = Header {
+                connection,
+                total: u32::try_from(content.len()).unwrap_or(u32::MAX),
+                offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            }
+            .encode();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if offset == 0 && !descriptors.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+            }
+            let piece = content.get(offset..end).unwrap_or(&[]);
+            loop {
+                match sendmsg(
+                    &self.socket,
+                    &[IoSlice::new(&header), IoSlice::new(piece)],
+                    &mut ancillary,
+                    flags,
+                ) {
+                    Ok(_) => break,
+                    Err(Errno::INTR) => {}
+                    Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
+                    Err(errno) => return Err(LinkError::System(errno)),
+                }
+            }
+            offset = end;
+            if offset >= content.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives the next whole frame.
+    ///
+    /// `Ok(None)` with `wait` false means that no whole frame is there yet.
+    pub fn receive(&self, assembly: &mut Assembly, wait: bool) -> Result<Option<Received>, LinkError> {
+        let flags = RecvFlags::CMSG_CLOEXEC
+            | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        loop {
+            if assembly.buffer.is_empty() {
+                assembly.buffer = vec![0; HEADER_BYTES + CONTENT_MAX_BYTES];
+            }
+            // Room for one more descriptor than allowed: a surplus shows as such, not as CTRUNC only.
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX + 1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let message = match recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut assembly.buffer)],
+                &mut ancillary,
+                flags,
+            ) {
+                Ok(message) => message,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::CONNRESET) => return Err(LinkError::Closed),
+                Err(errno) => return Err(LinkError::System(errno)),
+            };
+            // Collected before anything is judged, so that no path leaks one.
+            let mut descriptors: Vec<OwnedFd> = Vec::new();
+            for entry in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = entry {
+                    descriptors.extend(rights);
+                }
+            }
+            if message.bytes == 0 && descriptors.is_empty() {
+                return Err(LinkError::Closed);
+            }
+            if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+                return Err(LinkError::Protocol("a truncated datagram arrived"));
+            }
+            let datagram = assembly.buffer.get(..message.bytes).unwrap_or(&[]);
+            let Some(header) = Header::decode(datagram) else {
+                return Err(LinkError::Protocol("a datagram without our header arrived"));
+            };
+            let content = datagram.get(HEADER_BYTES..).unwrap_or(&[]);
+            if let Some(received) = accept_piece(&mut assembly.partial, header, content, descriptors)? {
+                return Ok(Some(received));
+            }
+        }
+    }
+
+    /// Gives back the receive buffer's memory; the next `receive` takes it anew.
+    pub fn release_buffer(assembly: &mut Assembly) {
+        assembly.buffer = Vec::new();
+    }
+}
+
+fn accept_piece(
+    partial: &mut Option<(Header, Vec<u8>, Vec<OwnedFd>)>,
+    header: Header,
+    content: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<Option<Received>, LinkError> {
+    let total = usize::try_from(header.total).unwrap_or(usize::MAX);
+    if total > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
+        return Err(LinkError::Protocol("a frame is larger than any of ours"));
+    }
+    let (first, mut gathered, rights) = match partial.take() {
+        None if header.offset == 0 => (header, Vec::new(), descriptors),
+        Some((first, gathered, rights))
+            if first.connection == header.connection
+                && first.total == header.total
+                && usize::try_from(header.offset) == Ok(gathered.len())
+                && header.offset != 0
+                && descriptors.is_empty() =>
+        {
+            (first, gathered, rights)
+        }
+        _ => return Err(LinkError::Protocol("a piece does not continue the frame under way")),
+    };
+    gathered.extend_from_slice(content);
+    if gathered.len() > total || (content.is_empty() && total != 0) {
+        return Err(LinkError::Protocol("a piece does not fit its frame"));
+    }
+    if gathered.len() < total {
+        *partial = Some((first, gathered, rights));
+        return Ok(None);
+    }
+    Ok(Some(Received { connection: first.connection, content: gathered, descriptors: rights }))
+}

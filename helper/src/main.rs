@@ -1,0 +1,2 @@
+//! Placeholder entry until the start stub lands.
+fn main() {}

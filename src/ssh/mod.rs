@@ -1,0 +1,19 @@
+//! The SSH protocol core: bytes in, events and bytes out.
+//!
+//! No file descriptor, clock, thread, random source or system call in here (rule 1 of the design);
+//! randomness comes in as [`crypto::Random`], made by the driver. Sources: RFC 4250 to 4254, 4344,
+//! 5647, 5656, 8268, 8308, 8332, 8709, 8731 and OpenSSH's PROTOCOL; deviations in docs/protocol.md.
+
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod core;
+pub mod crypto;
+pub mod error;
+pub mod message;
+pub mod setup;
+pub mod wire;
+
+pub use self::core::{ChannelId, Core, Event, Frozen, Stream};
+pub use error::ProtocolError;
+pub use setup::Setup;
