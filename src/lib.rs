@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod frames;
+pub mod launch;
 pub mod monitor;
 pub mod net;
 pub mod ssh;
