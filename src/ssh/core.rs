@@ -238,13 +238,7 @@ impl Core {
     }
 
     /// Sends a channel request of ours, without wish for a reply unless said.
-    pub fn send_request(
-        &mut self,
-        channel: ChannelId,
-        kind: &[u8],
-        want_reply: bool,
-        extra: &[u8],
-    ) {
+    pub fn send_request(&mut self, channel: ChannelId, kind: &[u8], want_reply: bool, extra: &[u8]) {
         todo!()
     }
 

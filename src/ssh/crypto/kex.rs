@@ -27,18 +27,10 @@ pub struct Answer {
 #[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 impl Kex {
     /// Both spellings of the methods that have two.
-    pub fn by_name(name: &[u8]) -> Option<Self> {
-        todo!()
-    }
+    pub fn by_name(name: &[u8]) -> Option<Self> { todo!() }
     /// All names served by this build, in OpenSSH's order.
-    pub fn names() -> &'static [&'static str] {
-        todo!()
-    }
-    pub fn hash(self) -> Hash {
-        todo!()
-    }
+    pub fn names() -> &'static [&'static str] { todo!() }
+    pub fn hash(self) -> Hash { todo!() }
     /// Answers Q_C. Every malformed, low-order or off-curve value is an error.
-    pub fn respond(self, client_public: &[u8], random: &Random) -> Result<Answer, CryptoError> {
-        todo!()
-    }
+    pub fn respond(self, client_public: &[u8], random: &Random) -> Result<Answer, CryptoError> { todo!() }
 }

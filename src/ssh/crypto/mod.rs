@@ -29,9 +29,7 @@ pub struct Random {
 impl Random {
     /// The kernel's random source. Waits, early at boot, until it is ready.
     pub fn system() -> Self {
-        Self {
-            source: ring::rand::SystemRandom::new(),
-        }
+        Self { source: ring::rand::SystemRandom::new() }
     }
 
     /// Fills `bytes`.

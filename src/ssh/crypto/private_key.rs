@@ -26,27 +26,12 @@ pub enum KeyFileError {
 #[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 impl PrivateKey {
     /// Parses OpenSSH's format (PROTOCOL.key), PKCS#1 "RSA PRIVATE KEY", SEC1 "EC PRIVATE KEY" and PKCS#8.
-    pub fn from_file(text: &[u8]) -> Result<Self, KeyFileError> {
-        todo!()
-    }
+    pub fn from_file(text: &[u8]) -> Result<Self, KeyFileError> { todo!() }
     /// Makes a key: Ed25519, ECDSA P-256 or P-384. RSA is unsupported (no safe generator at hand).
-    pub fn generate(key_type: KeyType, random: &Random) -> Result<Self, CryptoError> {
-        todo!()
-    }
+    pub fn generate(key_type: KeyType, random: &Random) -> Result<Self, CryptoError> { todo!() }
     /// OpenSSH's private key format, unencrypted.
-    pub fn to_file(&self, comment: &str, random: &Random) -> Zeroizing<Vec<u8>> {
-        todo!()
-    }
-    pub fn public(&self) -> &PublicKey {
-        todo!()
-    }
+    pub fn to_file(&self, comment: &str, random: &Random) -> Zeroizing<Vec<u8>> { todo!() }
+    pub fn public(&self) -> &PublicKey { todo!() }
     /// A signature blob over `data` with `algorithm` (one of the type's).
-    pub fn sign(
-        &self,
-        algorithm: &[u8],
-        data: &[u8],
-        random: &Random,
-    ) -> Result<Vec<u8>, CryptoError> {
-        todo!()
-    }
+    pub fn sign(&self, algorithm: &[u8], data: &[u8], random: &Random) -> Result<Vec<u8>, CryptoError> { todo!() }
 }

@@ -23,44 +23,23 @@ pub struct PublicKey {
 #[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 impl PublicKey {
     /// Parses a blob exactly: type, sizes, points, RSA 1024 to 8192 bits (the policy's minimum is the caller's).
-    pub fn from_blob(blob: &[u8]) -> Result<Self, CryptoError> {
-        todo!()
-    }
+    pub fn from_blob(blob: &[u8]) -> Result<Self, CryptoError> { todo!() }
     /// Size in bits, for RequiredRSASize and log lines.
-    pub fn bits(&self) -> u32 {
-        todo!()
-    }
+    pub fn bits(&self) -> u32 { todo!() }
     /// Verifies a signature blob (string algorithm, string signature) made with `algorithm`; the
     /// algorithm named in the blob must be the same and fit the key. SHA-1 `ssh-rsa` is unsupported.
-    pub fn verify(
-        &self,
-        algorithm: &[u8],
-        data: &[u8],
-        signature: &[u8],
-    ) -> Result<(), CryptoError> {
-        todo!()
-    }
+    pub fn verify(&self, algorithm: &[u8], data: &[u8], signature: &[u8]) -> Result<(), CryptoError> { todo!() }
     /// `SHA256:` and unpadded base64, as OpenSSH prints it.
-    pub fn fingerprint(&self) -> String {
-        todo!()
-    }
+    pub fn fingerprint(&self) -> String { todo!() }
 }
 
 #[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 impl KeyType {
     /// As in the blob and in key files: `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa` …
-    pub fn name(self) -> &'static str {
-        todo!()
-    }
-    pub fn by_name(name: &[u8]) -> Option<Self> {
-        todo!()
-    }
+    pub fn name(self) -> &'static str { todo!() }
+    pub fn by_name(name: &[u8]) -> Option<Self> { todo!() }
     /// As OpenSSH's log lines say it: ED25519, ECDSA, RSA.
-    pub fn short_name(self) -> &'static str {
-        todo!()
-    }
+    pub fn short_name(self) -> &'static str { todo!() }
     /// Signature algorithms for this type, in order of preference: RSA gives rsa-sha2-512, rsa-sha2-256.
-    pub fn algorithms(self) -> &'static [&'static str] {
-        todo!()
-    }
+    pub fn algorithms(self) -> &'static [&'static str] { todo!() }
 }
