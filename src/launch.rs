@@ -553,7 +553,7 @@ mod tests {
 
     /// What `script` writes to its descriptor 3; `more` become 4, 5 …
     fn output_of(script: &str, more: &[BorrowedFd<'_>], stdio: Stdio) -> (String, i32) {
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
         let script = CString::new(script).unwrap();
         let descriptors: Vec<BorrowedFd<'_>> = [writer.as_fd()]
             .into_iter()
@@ -596,8 +596,8 @@ mod tests {
 
     #[test]
     fn descriptors_arrive_in_the_order_given() {
-        let (first_reader, mut first) = std::io::pipe().unwrap();
-        let (second_reader, mut second) = std::io::pipe().unwrap();
+        let (first_reader, mut first) = io::pipe().unwrap();
+        let (second_reader, mut second) = io::pipe().unwrap();
         first.write_all(b"one\n").unwrap();
         second.write_all(b"two\n").unwrap();
         let (text, _) = output_of(
