@@ -3,6 +3,7 @@
 pub mod config;
 pub mod frames;
 pub mod launch;
+pub mod limits;
 pub mod monitor;
 pub mod net;
 pub mod ssh;
