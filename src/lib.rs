@@ -1,9 +1,13 @@
 //! `agent`, an SSH server in one static file. ARCHITECTURE.md is the map.
 
+pub mod authorized_keys;
 pub mod config;
 pub mod frames;
+pub mod host_keys;
 pub mod launch;
 pub mod limits;
+pub mod logging;
 pub mod monitor;
 pub mod net;
+pub mod pattern;
 pub mod ssh;

@@ -36,7 +36,10 @@ pub use log::LevelFilter as LogLevel;
 ///
 /// Lists are in the configuration's order. Durations are seconds; 0 is off unless said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "they are sshd_config's yes/no keywords")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are sshd_config's yes/no keywords"
+)]
 pub struct Options {
     // Global only.
     pub listen: Vec<SocketAddr>,
