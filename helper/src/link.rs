@@ -163,42 +163,53 @@ impl Link {
         descriptors: &[BorrowedFd<'_>],
         wait: bool,
     ) -> Result<(), LinkError> {
+        let mut offset = 0;
+        loop {
+            offset = self.send_piece(connection, content, offset, descriptors, wait)?;
+            if offset >= content.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends the datagram of a frame that begins at `offset` in its content; gives where the next
+    /// one begins, which is the content's length after the last. `descriptors` go with the first.
+    ///
+    /// For senders that must not wait: a frame that stopped with `Errno::AGAIN` goes on later from
+    /// the same offset, with nothing else in between.
+    pub fn send_piece(
+        &self,
+        connection: u32,
+        content: &[u8],
+        offset: usize,
+        descriptors: &[BorrowedFd<'_>],
+        wait: bool,
+    ) -> Result<usize, LinkError> {
         if content.len() > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
             return Err(LinkError::Protocol("a frame of ours is too large"));
         }
-        let flags = SendFlags::NOSIGNAL
-            | if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
-        let mut offset = 0;
+        let flags =
+            SendFlags::NOSIGNAL | if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let end = content.len().min(offset.saturating_add(CONTENT_MAX_BYTES));
+        let header = Header {
+            connection,
+            total: u32::try_from(content.len()).unwrap_or(u32::MAX),
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+        }
+        .encode();
+        let piece = content.get(offset..end).unwrap_or(&[]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if offset == 0 && !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
         loop {
-            let end = content.len().min(offset + CONTENT_MAX_BYTES);
-            let header = Header {
-                connection,
-                total: u32::try_from(content.len()).unwrap_or(u32::MAX),
-                offset: u32::try_from(offset).unwrap_or(u32::MAX),
-            }
-            .encode();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            if offset == 0 && !descriptors.is_empty() {
-                ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-            }
-            let piece = content.get(offset..end).unwrap_or(&[]);
-            loop {
-                match sendmsg(
-                    &self.socket,
-                    &[IoSlice::new(&header), IoSlice::new(piece)],
-                    &mut ancillary,
-                    flags,
-                ) {
-                    Ok(_) => break,
-                    Err(Errno::INTR) => {}
-                    Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
-                    Err(errno) => return Err(LinkError::System(errno)),
-                }
-            }
-            offset = end;
-            if offset >= content.len() {
-                return Ok(());
+            let parts = [IoSlice::new(&header), IoSlice::new(piece)];
+            match sendmsg(&self.socket, &parts, &mut ancillary, flags) {
+                Ok(_) => return Ok(end),
+                Err(Errno::INTR) => {}
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(LinkError::Closed),
+                Err(errno) => return Err(LinkError::System(errno)),
             }
         }
     }
