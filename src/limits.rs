@@ -25,3 +25,98 @@ pub const HELD_BYTES: usize = 128 * 1024;
 pub const UNANSWERED_REQUESTS: u32 = 256;
 /// SSH_MSG_PING data, in bytes: the answer is as long as the question.
 pub const PING_BYTES: usize = 32 * 1024;
+
+// The monitor.
+
+/// Names beyond this are no account's: utmp holds 32 bytes, useradd(8) allows 32, some directories 256.
+pub const USER_NAME_MAX_BYTES: usize = 256;
+/// One entry of the account database; the largest seen in practice are groups of directories.
+pub const ACCOUNT_BUFFER_MAX_BYTES: usize = 64 * 1024;
+/// Supplementary groups: the kernel's NGROUPS_MAX.
+pub const GROUPS_MAX: usize = 65536;
+
+/// Connections of one monitor, before and after login: each takes up to four descriptors here, and
+/// a table that anybody on the network can fill must end somewhere.
+pub const CONNECTIONS_MAX: usize = 16 * 1024;
+/// Descriptors of the monitor for one connection: socket (with --inetd two), helper, key pipe, session.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 4;
+/// Descriptors that stay free for files, listeners and links while connections are refused.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Key readers at once: each is a process for as long as a disk needs; more would only queue there.
+pub const KEY_READERS_MAX: usize = 16;
+/// A key reader that takes longer reads from a dead network disk: the login fails.
+pub const KEY_READ_TIME_MS: u64 = 1000;
+/// Bytes of one key file: some 10,000 lines; read for each login.
+pub const KEY_FILE_MAX_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of all key files of one request: reading is bounded work for a file that a user controls.
+pub const KEY_FILES_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Lines about refused key lines in the log for one request; a file may hold thousands.
+pub const KEY_LINE_REPORTS_MAX: usize = 5;
+/// Bytes taken from a key reader's pipe at once: the monitor's other work waits no longer than that takes.
+pub const KEY_CHUNK_BYTES: usize = 64 * 1024;
+/// How long the answer to "would this key do" spares reading the files again for the signature that
+/// follows; the client's agent may ask a person in between.
+pub const KEY_ANSWER_LIFETIME_MS: u64 = 10_000;
+/// "Would this key do" answered with yes, for one connection: against scanning for known keys.
+pub const KEY_QUERIES_MAX: u32 = 15;
+/// Authentication requests on one connection, whatever their outcome: `MaxAuthTries` counts
+/// failures only.
+pub const AUTH_REQUESTS_MAX: u32 = 64;
+/// A request: OpenSSH's largest packet is 256 KiB, an RSA key of 16384 bits with signature 5 KiB.
+pub const AUTH_REQUEST_MAX_BYTES: usize = 64 * 1024;
+/// Key blob: RSA with 8192 bits takes 1,047 bytes; certificates up to some KiB.
+pub const KEY_BLOB_MAX_BYTES: usize = 16 * 1024;
+
+/// KEXINIT payloads of the exchange hash: ours is 2 KiB, the longest known lists 4 KiB.
+pub const KEXINIT_MAX_BYTES: usize = 64 * 1024;
+/// Public values and shared secret of an exchange; the longest is sntrup761 with 1,190 bytes.
+pub const KEX_VALUE_MAX_BYTES: usize = 8 * 1024;
+/// Identification line (RFC 4253 section 4.2).
+pub const VERSION_MAX_BYTES: usize = 255;
+/// Key exchanges on one connection in a burst; 10 GbE with `RekeyLimit 1M` needs a thousand a second.
+pub const SIGNATURES_BURST: u32 = 1000;
+/// Key exchanges per second on one connection in the long run.
+pub const SIGNATURES_PER_SECOND: u32 = 1000;
+/// RSA signatures waiting for the worker: each takes milliseconds, and a connection asks for one at a time.
+pub const WORKER_QUEUE_MAX: usize = 1024;
+
+/// Frozen connection: keys and up to one packet and one inbox of bytes not yet handled.
+pub const FROZEN_MAX_BYTES: usize = 400 * 1024;
+
+/// Log lines of one `net` or helper in a burst.
+pub const LOG_LINES_BURST: u32 = 200;
+/// Log lines of one `net` or helper per second in the long run.
+pub const LOG_LINES_PER_SECOND: u32 = 20;
+/// Bytes of a log line of another process.
+pub const LOG_LINE_MAX_BYTES: usize = 1024;
+/// Bytes of a peer's text (version, disconnect message) in one log line.
+pub const PEER_TEXT_MAX_BYTES: usize = 200;
+
+/// Terminals of one connection: MaxSessions bounds them too, but that may be set to anything.
+pub const TERMINALS_PER_CONNECTION_MAX: usize = 64;
+/// Sessions with records on one connection.
+pub const SESSIONS_PER_CONNECTION_MAX: usize = 1024;
+
+/// Bytes of the file that `Banner` names.
+pub const BANNER_MAX_BYTES: u64 = 16 * 1024;
+/// Bytes of /etc/nologin.
+pub const NOLOGIN_MAX_BYTES: u64 = 8 * 1024;
+
+/// Frames taken from one link before others get their turn.
+pub const FRAMES_PER_TURN: usize = 64;
+/// A user's `net` without connections ends after this time.
+pub const IDLE_NET_LIFETIME_MS: u64 = 60_000;
+/// Users' `net`s that were started on the expectation of a login; each may be for nothing.
+pub const EXPECTED_NETS_MAX: usize = 8;
+/// The first new start of a `net` that died is immediate; dying again soon doubles up to this.
+pub const RESTART_DELAY_MAX_MS: u64 = 5_000;
+/// A `net` that lived this long counts as having started well.
+pub const RESTART_GOOD_MS: u64 = 10_000;
+/// A `net` or helper that has not said hello by then is broken.
+pub const HELLO_TIME_MS: u64 = 10_000;
+/// Waits this long, at most, for a descriptor to become free before accepting is tried again.
+pub const ACCEPT_PAUSE_MS: u64 = 500;
+/// The floor of the answer to a failed login, as OpenSSH's MIN_FAIL_DELAY_SECONDS.
+pub const FAILURE_FLOOR_US: u64 = 5_000;
+/// Work that took longer than this is not padded any more, as OpenSSH's MAX_FAIL_DELAY_SECONDS.
+pub const FAILURE_CEILING_US: u64 = 5_000_000;

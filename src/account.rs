@@ -1,0 +1,281 @@
+//! The account database: users, their groups, and whether an account is locked.
+//!
+//! Asked through libc (getpwnam_r(3) and friends): in a static musl file that is /etc/passwd,
+//! /etc/group, /etc/shadow and an nscd socket, in a glibc build everything NSS knows. Called by the
+//! monitor's main thread only. What a name may do is decided elsewhere (`monitor::allowed`).
+#![allow(unsafe_code)] // Reason: the account database has no other interface than libc's C functions.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+use agent_helper::frame::Identity;
+
+use crate::limits::{ACCOUNT_BUFFER_MAX_BYTES, GROUPS_MAX, USER_NAME_MAX_BYTES};
+
+/// One account as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Login name as the database spells it.
+    pub name: Vec<u8>,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Home directory; may be empty.
+    pub home: Vec<u8>,
+    /// Login shell; may be empty, which means /bin/sh.
+    pub shell: Vec<u8>,
+    /// The password field of passwd; `x` where /etc/shadow has it.
+    password: Vec<u8>,
+}
+
+/// What runs where the database names no shell (passwd(5)).
+pub const DEFAULT_SHELL: &[u8] = b"/bin/sh";
+
+impl Account {
+    /// An account that nobody has: what the launch for an unknown user works with.
+    pub fn decoy(id: u32) -> Self {
+        Self {
+            name: b"nobody-here".to_vec(),
+            uid: id,
+            gid: id,
+            home: b"/nonexistent".to_vec(),
+            shell: DEFAULT_SHELL.to_vec(),
+            password: b"*".to_vec(),
+        }
+    }
+
+    /// The login shell, never empty.
+    pub fn shell(&self) -> &[u8] {
+        if self.shell.is_empty() {
+            DEFAULT_SHELL
+        } else {
+            &self.shell
+        }
+    }
+
+    /// Ids of all groups, the primary one included.
+    pub fn groups(&self) -> Vec<u32> {
+        let Ok(name) = CString::new(self.name.clone()) else {
+            return vec![self.gid];
+        };
+        let mut capacity = 32_usize;
+        loop {
+            let mut groups: Vec<libc::gid_t> = vec![0; capacity];
+            let mut count = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
+            // SAFETY: `name` is NUL-terminated and outlives the call; `groups` has room for `count`
+            // ids, which is what the function is told.
+            let result = unsafe {
+                libc::getgrouplist(name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count)
+            };
+            let wanted = usize::try_from(count).unwrap_or(0);
+            if result >= 0 {
+                groups.truncate(wanted);
+                return groups;
+            }
+            if capacity >= GROUPS_MAX {
+                log::warn!("an account is in more than {GROUPS_MAX} groups: only the first count");
+                groups.truncate(GROUPS_MAX);
+                return groups;
+            }
+            capacity = wanted.clamp(capacity * 2, GROUPS_MAX);
+        }
+    }
+
+    /// The identity for the helper.
+    pub fn identity(&self, groups: Vec<u32>) -> Identity {
+        Identity {
+            uid: self.uid,
+            gid: self.gid,
+            groups,
+            name: self.name.clone().into(),
+            home: self.home.clone().into(),
+            shell: self.shell().to_vec().into(),
+        }
+    }
+
+    /// Whether the password field says that the account is locked: it begins with `!` (passwd(1)).
+    /// `*` (no password can match) is not locked. Without the right to read shadow: not locked.
+    pub fn is_locked(&self) -> bool {
+        match self.password.as_slice() {
+            b"x" | b"" => shadow_password(&self.name).is_some_and(|field| field.starts_with(b"!")),
+            field => field.starts_with(b"!"),
+        }
+    }
+}
+
+/// Looks an account up by name. Names that no database can hold are unknown without a question.
+pub fn lookup(name: &[u8]) -> Option<Account> {
+    if name.is_empty() || name.len() > USER_NAME_MAX_BYTES {
+        return None;
+    }
+    let name = CString::new(name).ok()?;
+    fetch(|entry, buffer, found| {
+        // SAFETY: `name` is NUL-terminated, the other pointers are valid for the call and the length
+        // is the buffer's.
+        unsafe {
+            libc::getpwnam_r(
+                name.as_ptr(),
+                entry,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                found,
+            )
+        }
+    })
+}
+
+/// Looks an account up by user id.
+pub fn by_uid(uid: u32) -> Option<Account> {
+    fetch(|entry, buffer, found| {
+        // SAFETY: the pointers are valid for the call and the length is the buffer's.
+        unsafe { libc::getpwuid_r(uid, entry, buffer.as_mut_ptr(), buffer.len(), found) }
+    })
+}
+
+/// The names of groups, for AllowGroups and Match Group; ids without a name are left out.
+pub fn group_names(groups: &[u32]) -> Vec<String> {
+    groups
+        .iter()
+        .filter_map(|gid| {
+            // SAFETY: getgrgid keeps its answer in static storage; the monitor asks from its main
+            // thread only, and the name is copied before anything else is asked.
+            unsafe {
+                let group = libc::getgrgid(*gid);
+                let name = if group.is_null() {
+                    ptr::null()
+                } else {
+                    (*group).gr_name
+                };
+                (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+            }
+        })
+        .collect()
+}
+
+/// The id of a group by its name.
+pub fn group_id(name: &CStr) -> Option<u32> {
+    // SAFETY: as in `group_names`; `name` is NUL-terminated.
+    unsafe {
+        let group = libc::getgrnam(name.as_ptr());
+        (!group.is_null()).then(|| (*group).gr_gid)
+    }
+}
+
+fn fetch(
+    ask: impl Fn(*mut libc::passwd, &mut [libc::c_char], *mut *mut libc::passwd) -> libc::c_int,
+) -> Option<Account> {
+    let mut buffer: Vec<libc::c_char> = vec![0; 1024];
+    loop {
+        // SAFETY: all fields are integers and pointers, for which zeroes are valid.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found = ptr::null_mut();
+        let result = ask(&raw mut entry, &mut buffer, &raw mut found);
+        if result == libc::ERANGE && buffer.len() < ACCOUNT_BUFFER_MAX_BYTES {
+            buffer.resize(buffer.len() * 4, 0);
+            continue;
+        }
+        if result != 0 || found.is_null() {
+            return None;
+        }
+        // SAFETY: on success the fields are NULL or NUL-terminated strings inside `buffer`, which is
+        // still alive and unchanged.
+        return unsafe {
+            Some(Account {
+                name: copy(entry.pw_name),
+                uid: entry.pw_uid,
+                gid: entry.pw_gid,
+                home: copy(entry.pw_dir),
+                shell: copy(entry.pw_shell),
+                password: copy(entry.pw_passwd),
+            })
+        };
+    }
+}
+
+fn shadow_password(name: &[u8]) -> Option<Vec<u8>> {
+    let name = CString::new(name).ok()?;
+    let mut buffer: Vec<libc::c_char> = vec![0; ACCOUNT_BUFFER_MAX_BYTES];
+    // SAFETY: all fields are integers and pointers, for which zeroes are valid.
+    let mut entry: libc::spwd = unsafe { std::mem::zeroed() };
+    let mut found = ptr::null_mut();
+    // SAFETY: `name` is NUL-terminated, all pointers are valid for the call, the length is the
+    // buffer's.
+    let result = unsafe {
+        libc::getspnam_r(
+            name.as_ptr(),
+            &raw mut entry,
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    if result != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: on success the field is NULL or a NUL-terminated string inside `buffer`. The hash
+    // itself is not kept: one byte says whether the account is locked.
+    let field = unsafe { copy(entry.sp_pwdp) };
+    Some(field.into_iter().take(1).collect())
+}
+
+/// # Safety
+///
+/// `text` is NULL or a NUL-terminated string that is valid for the call.
+unsafe fn copy(text: *const libc::c_char) -> Vec<u8> {
+    if text.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn root_is_known_by_name_and_by_id() {
+        let root = lookup(b"root").unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(by_uid(0).unwrap(), root);
+        assert!(root.groups().contains(&0));
+        assert_eq!(group_names(&[0]), ["root"]);
+        assert_eq!(group_id(c"root"), Some(0));
+    }
+
+    #[test]
+    fn impossible_names_are_unknown() {
+        for name in [
+            &b""[..],
+            b"no\0body",
+            b"surely-there-is-no-such-user",
+            &[b'a'; 300],
+        ] {
+            assert_eq!(lookup(name), None);
+        }
+    }
+
+    #[test]
+    fn only_an_exclamation_mark_locks() {
+        let with = |password: &[u8]| Account {
+            password: password.to_vec(),
+            ..Account::decoy(64313)
+        };
+        assert!(with(b"!").is_locked());
+        assert!(with(b"!$6$abc").is_locked());
+        assert!(!with(b"*").is_locked());
+        assert!(!with(b"$6$abc").is_locked());
+    }
+
+    #[test]
+    fn an_empty_shell_means_bin_sh() {
+        let account = Account {
+            shell: Vec::new(),
+            ..Account::decoy(64313)
+        };
+        assert_eq!(account.shell(), b"/bin/sh");
+        assert_eq!(&*account.identity(vec![1]).shell, b"/bin/sh");
+    }
+}
