@@ -120,3 +120,56 @@ pub const ACCEPT_PAUSE_MS: u64 = 500;
 pub const FAILURE_FLOOR_US: u64 = 5_000;
 /// Work that took longer than this is not padded any more, as OpenSSH's MAX_FAIL_DELAY_SECONDS.
 pub const FAILURE_CEILING_US: u64 = 5_000_000;
+
+/// Listening sockets of one `net`: Port and ListenAddress lines of any sane configuration.
+pub const LISTENERS_MAX: i32 = 256;
+
+/// Frames of the monitor that wait for one connection's thread: it owes one answer at a time, and
+/// may add a word or two of its own (disconnect, log level).
+pub const MAILBOX_FRAMES_MAX: usize = 8;
+
+/// Stack of a connection's thread in bytes. The post-quantum exchanges and unoptimised builds need
+/// the most; pages that are not touched cost nothing.
+pub const CONNECTION_STACK_BYTES: usize = 512 * 1024;
+
+/// A log line of `net` in bytes; longer ones are cut.
+pub const LOG_LINE_MAX_BYTES: usize = 1024;
+/// Log lines that one `net` may send at once.
+pub const LOG_BURST_LINES: u32 = 200;
+/// Log lines that one `net` may send steadily: a flood must not fill a disk.
+pub const LOG_LINES_PER_S: u32 = 50;
+
+/// How long accepting rests when descriptors or memory ran out and nobody says that some are free.
+pub const ACCEPT_RETRY_MS: u32 = 1000;
+
+/// Frames that wait for a helper; while there are as many, the connection's input rests.
+pub const HELPER_QUEUE_FRAMES_MAX: usize = 16;
+
+/// `env` requests that one channel may make (OpenSSH's bound).
+pub const ENVIRONMENT_MAX_ENTRIES: usize = 128;
+/// Bytes of names and values in them, all together: what execve takes for one string.
+pub const ENVIRONMENT_MAX_BYTES: usize = 128 * 1024;
+
+/// Answers that one channel may wait for.
+pub const CHANNEL_ANSWERS_MAX: usize = 128;
+
+/// Our receive window of a session in bytes (OpenSSH's): 2 MiB at 50 ms is 40 MB/s.
+pub const SESSION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Largest data packet that we take (RFC 4253 section 6.1, OpenSSH's CHAN_SES_PACKET_DEFAULT).
+pub const SESSION_PACKET_BYTES: u32 = 32 * 1024;
+
+/// Reads from one program in one turn of the loop: no channel holds the others up for longer.
+pub const READS_PER_TURN: usize = 8;
+
+/// Size of the pipes between a program and us: fewer wake-ups than with the kernel's 64 KiB. The
+/// kernel counts them against the user, so a refusal is no error.
+pub const PIPE_BYTES: usize = 256 * 1024;
+
+/// How long a last message may take to leave.
+pub const LAST_WORDS_MS: u32 = 2000;
+/// How long we wait for a peer to end its side, so that closing does not destroy the last message
+/// on its way (a reset would).
+pub const LINGER_MS: u32 = 500;
+
+/// A connection without traffic for this long gives its buffers back.
+pub const IDLE_RELEASE_MS: u32 = 1000;
