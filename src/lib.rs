@@ -7,7 +7,6 @@ pub mod frames;
 pub mod host_keys;
 pub mod launch;
 pub mod limits;
-pub mod limits;
 pub mod logging;
 pub mod monitor;
 pub mod net;

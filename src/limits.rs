@@ -121,6 +121,8 @@ pub const FAILURE_FLOOR_US: u64 = 5_000;
 /// Work that took longer than this is not padded any more, as OpenSSH's MAX_FAIL_DELAY_SECONDS.
 pub const FAILURE_CEILING_US: u64 = 5_000_000;
 
+// The net processes.
+
 /// Listening sockets of one `net`: Port and ListenAddress lines of any sane configuration.
 pub const LISTENERS_MAX: i32 = 256;
 
@@ -131,13 +133,6 @@ pub const MAILBOX_FRAMES_MAX: usize = 8;
 /// Stack of a connection's thread in bytes. The post-quantum exchanges and unoptimised builds need
 /// the most; pages that are not touched cost nothing.
 pub const CONNECTION_STACK_BYTES: usize = 512 * 1024;
-
-/// A log line of `net` in bytes; longer ones are cut.
-pub const LOG_LINE_MAX_BYTES: usize = 1024;
-/// Log lines that one `net` may send at once.
-pub const LOG_BURST_LINES: u32 = 200;
-/// Log lines that one `net` may send steadily: a flood must not fill a disk.
-pub const LOG_LINES_PER_S: u32 = 50;
 
 /// How long accepting rests when descriptors or memory ran out and nobody says that some are free.
 pub const ACCEPT_RETRY_MS: u32 = 1000;
