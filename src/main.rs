@@ -1,1 +1,10 @@
-fn main() {}
+//! The roles of the one executable, chosen by argv\[0\]: the launcher's titles, else the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(status) = agent::memexec::run_as_helper(std::env::args_os()) {
+        return status;
+    }
+    ExitCode::FAILURE
+}

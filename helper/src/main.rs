@@ -1,2 +1,9 @@
-//! Placeholder entry until the start stub lands.
-fn main() {}
+//! The helper as a program of its own: everything is in the library, the bare start beside it.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod memory;
+mod start;

@@ -46,7 +46,10 @@ impl<'a> WireReader<'a> {
 
     /// Takes `len` bytes.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let (head, rest) = self.rest.split_at_checked(len).ok_or(WireError::Truncated)?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
@@ -58,7 +61,11 @@ impl<'a> WireReader<'a> {
 
     /// Ends the frame: nothing may be left.
     pub fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(WireError::TrailingBytes) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::TrailingBytes)
+        }
     }
 }
 

@@ -1,0 +1,153 @@
+//! Builds helper/ for the agent's own target, deflates it for embedding, and makes the build id.
+//!
+//! The helper is a workspace of its own with its own lock file and target directory: in the agent's
+//! workspace rustix's `std` feature would leak into it, and a shared target directory deadlocks the
+//! two cargos. `AGENT_HELPER_BIN` names a helper that was built elsewhere.
+#![allow(clippy::unwrap_used)] // a build script's way to fail
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use ring::digest::{Context, SHA256};
+
+/// Bytes of the build id.
+const BUILD_ID_BYTES: usize = 16;
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
+    // Naming one path switches off cargo's default of watching the whole package.
+    for path in [
+        "build.rs",
+        "src",
+        "helper/src",
+        "helper/build.rs",
+        "helper/Cargo.toml",
+        "helper/Cargo.lock",
+    ] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
+    }
+    println!("cargo::rerun-if-env-changed=AGENT_HELPER_BIN");
+
+    let mut identity = Context::new(&SHA256);
+    identity.update(env::var("CARGO_PKG_VERSION").unwrap().as_bytes());
+    for directory in ["src", "helper/src"] {
+        digest_sources(&root.join(directory), &mut identity);
+    }
+    if env::var_os("CARGO_FEATURE_EMBED_HELPER").is_some() {
+        let image = match env::var_os("AGENT_HELPER_BIN") {
+            Some(path) => {
+                println!("cargo::rerun-if-changed={}", Path::new(&path).display());
+                fs::read(path).expect("AGENT_HELPER_BIN names the helper")
+            }
+            None => build(&root.join("helper"), &out.join("helper-target")),
+        };
+        identity.update(&image);
+        let deflated = miniz_oxide::deflate::compress_to_vec_zlib(&image, 10);
+        fs::write(out.join("helper.z"), deflated).unwrap();
+        fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
+    }
+    let digest = identity.finish();
+    fs::write(out.join("build-id"), &digest.as_ref()[..BUILD_ID_BYTES]).unwrap();
+}
+
+/// Feeds names and contents of a source tree, in an order that does not depend on the disk.
+fn digest_sources(directory: &Path, identity: &mut Context) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            digest_sources(&path, identity);
+        } else {
+            identity.update(path.file_name().unwrap().as_encoded_bytes());
+            identity.update(&fs::read(&path).unwrap());
+        }
+    }
+}
+
+fn build(directory: &Path, target_directory: &Path) -> Vec<u8> {
+    let target = env::var("TARGET").unwrap();
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap());
+    cargo
+        .current_dir(directory)
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--bin",
+            "helper",
+            "--target",
+            &target,
+        ])
+        .arg("--target-dir")
+        .arg(target_directory);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_outer_build_setting) {
+            cargo.env_remove(&name);
+        }
+    }
+    // Set rather than unset, so that flags of a config file (sanitizers, coverage) stay out too.
+    let mut flags = vec!["-Crelocation-model=pie"];
+    if target.contains("musl") {
+        // Otherwise rustc puts musl's start files and -lc on the link line; this program has neither.
+        flags.extend(["-Clink-self-contained=no", "-Ctarget-feature=-crt-static"]);
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    cargo.env("RUSTC", env::var_os("RUSTC").unwrap());
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        let name = target.to_uppercase().replace(['-', '.'], "_");
+        cargo.env(format!("CARGO_TARGET_{name}_LINKER"), linker);
+    }
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "building the helper failed: {cargo:?}");
+    fs::read(target_directory.join(target).join("release/helper")).unwrap()
+}
+
+/// What the outer cargo, clippy or coverage tool put into our environment for *this* package, and
+/// what a build of another workspace must not inherit.
+fn is_outer_build_setting(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = [
+        "CARGO_FEATURE_",
+        "CARGO_CFG_",
+        "CARGO_PKG_",
+        "CARGO_PROFILE_",
+        "CARGO_BIN_",
+    ];
+    const NAMES: [&str; 26] = [
+        "CARGO_BUILD_BUILD_DIR",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_BUILD_TARGET_DIR",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_MAKEFLAGS",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_PRIMARY_PACKAGE",
+        "CARGO_TARGET_DIR",
+        "CLIPPY_ARGS",
+        "CLIPPY_CONF_DIR",
+        "DEBUG",
+        "HOST",
+        "LLVM_PROFILE_FILE",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "OUT_DIR",
+        "PROFILE",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+        "TARGET",
+        "__CARGO_DEFAULT_LIB_METADATA",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || NAMES.contains(&name)
+        || (name.starts_with("CARGO_TARGET_")
+            && (name.ends_with("_RUSTFLAGS") || name.ends_with("_RUNNER")))
+}

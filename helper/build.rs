@@ -1,0 +1,20 @@
+//! How the `helper` binary is linked: static, position-independent, without a C library or start files.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for argument in [
+        "-nostartfiles",
+        "-nostdlib",
+        "-nodefaultlibs",
+        "-static-pie",
+        "-Wl,--no-dynamic-linker",
+        "-Wl,--build-id=none",
+        "-Wl,--hash-style=gnu",
+        "-Wl,--no-eh-frame-hdr",
+        "-Wl,-z,norelro",
+        // One page less in the file and in memory: headers, code and constants share segments.
+        "-Wl,-z,noseparate-code",
+    ] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+}

@@ -1,0 +1,69 @@
+//! arm (EABI): the system call instruction, call numbers that rustix does not cover, the start stub.
+
+use core::arch::asm;
+
+/// Numbers of system calls.
+pub mod number {
+    pub const EXECVE: usize = 11;
+    pub const CLONE: usize = 120;
+    pub const RT_SIGACTION: usize = 174;
+    pub const RT_SIGPROCMASK: usize = 175;
+    pub const EXIT_GROUP: usize = 248;
+    pub const SIGNALFD4: usize = 355;
+}
+
+/// `R_ARM_RELATIVE`.
+pub const RELOCATION_RELATIVE: usize = 23;
+
+/// # Safety
+///
+/// The conditions of the call that `number` names.
+#[inline]
+pub unsafe fn syscall5(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+    let result: isize;
+    // SAFETY: the kernel preserves all registers but r0; r7 may be the frame pointer, which the
+    // compiler does not let us name, so it is saved by hand. The caller answers for the call.
+    unsafe {
+        asm!(
+            "mov {saved}, r7",
+            "mov r7, {number}",
+            "svc 0",
+            "mov r7, {saved}",
+            saved = out(reg) _,
+            number = in(reg) number,
+            inlateout("r0") a => result,
+            in("r1") b, in("r2") c, in("r3") d, in("r4") e,
+            options(nostack)
+        );
+    }
+    result
+}
+
+/// Defines `_start`: calls `$entry(stack, image, dynamic)` on an aligned stack.
+#[macro_export]
+macro_rules! start_stub {
+    ($entry:path) => {
+        core::arch::global_asm!(
+            ".globl _start",
+            ".hidden _DYNAMIC",
+            ".hidden __ehdr_start",
+            ".type _start, %function",
+            "_start:",
+            "mov r11, #0",
+            "mov lr, #0",
+            "mov r0, sp",
+            "ldr r1, 3f",
+            "1: add r1, pc, r1",
+            "ldr r2, 4f",
+            "2: add r2, pc, r2",
+            "bic r3, r0, #15",
+            "mov sp, r3",
+            "bl {entry}",
+            "udf #0",
+            ".p2align 2",
+            "3: .word __ehdr_start - (1b + 8)",
+            "4: .word _DYNAMIC - (2b + 8)",
+            entry = sym $entry,
+        );
+    };
+}

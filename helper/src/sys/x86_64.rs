@@ -1,0 +1,56 @@
+//! x86_64: the system call instruction, call numbers that rustix does not cover, the start stub.
+
+use core::arch::asm;
+
+/// Numbers of system calls.
+pub mod number {
+    pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGPROCMASK: usize = 14;
+    pub const CLONE: usize = 56;
+    pub const EXECVE: usize = 59;
+    pub const EXIT_GROUP: usize = 231;
+    pub const SIGNALFD4: usize = 289;
+}
+
+/// `R_X86_64_RELATIVE`.
+pub const RELOCATION_RELATIVE: usize = 8;
+
+/// # Safety
+///
+/// The conditions of the call that `number` names.
+#[inline]
+pub unsafe fn syscall5(number: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+    let result: isize;
+    // SAFETY: the kernel preserves all registers but these; the caller answers for the call.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+            out("rcx") _, out("r11") _,
+            options(nostack)
+        );
+    }
+    result
+}
+
+/// Defines `_start`: calls `$entry(stack, image, dynamic)` on an aligned stack.
+#[macro_export]
+macro_rules! start_stub {
+    ($entry:path) => {
+        core::arch::global_asm!(
+            ".globl _start",
+            ".hidden _DYNAMIC",
+            ".hidden __ehdr_start",
+            "_start:",
+            "xor ebp, ebp",
+            "mov rdi, rsp",
+            "lea rsi, [rip + __ehdr_start]",
+            "lea rdx, [rip + _DYNAMIC]",
+            "and rsp, -16",
+            "call {entry}",
+            "ud2",
+            entry = sym $entry,
+        );
+    };
+}
