@@ -1,9 +1,12 @@
 //! The one place that names cryptographic crates (design section 8). Primitives are theirs; how SSH
 //! puts them together is here.
 
+pub mod base64;
 pub mod cipher;
+mod der;
 pub mod hash;
 pub mod kex;
+mod key_file;
 pub mod private_key;
 pub mod public_key;
 
@@ -29,7 +32,9 @@ pub struct Random {
 impl Random {
     /// The kernel's random source. Waits, early at boot, until it is ready.
     pub fn system() -> Self {
-        Self { source: ring::rand::SystemRandom::new() }
+        Self {
+            source: ring::rand::SystemRandom::new(),
+        }
     }
 
     /// Fills `bytes`.
