@@ -1,0 +1,101 @@
+//! `cargo xtask dist`: one static file for each architecture, its symbols in a file beside it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::run::{self, Failure};
+use crate::toolchain::{self, TARGETS, Target};
+
+/// What a build left behind.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The stripped file.
+    pub file: PathBuf,
+    /// Symbols and line tables; matched by build id.
+    pub symbols: PathBuf,
+    /// Where cargo built: the helper's image is in there.
+    pub directory: PathBuf,
+}
+
+/// `cargo xtask dist [--target TARGET]...`
+pub fn main(arguments: &[String]) -> Result<(), Failure> {
+    let mut targets = parse_targets(arguments)?;
+    if targets.is_empty() {
+        targets = TARGETS.to_vec();
+    }
+    let mut lines = Vec::new();
+    for target in targets {
+        let built = build(target)?;
+        let bytes = fs::metadata(&built.file).map_or(0, |metadata| metadata.len());
+        lines.push(format!("{:>9} bytes  {}", bytes, built.file.display()));
+    }
+    println!("{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Targets named by `--target NAME`.
+pub fn parse_targets(arguments: &[String]) -> Result<Vec<Target>, Failure> {
+    let mut targets = Vec::new();
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match (word.as_str(), words.next()) {
+            ("--target", Some(name)) => targets.push(Target::named(name)?),
+            _ => return Err(format!("unexpected argument {word}")),
+        }
+    }
+    Ok(targets)
+}
+
+/// Builds, separates the symbols, checks that the result is static.
+pub fn build(target: Target) -> Result<Built, Failure> {
+    let directory = run::target_directory().join("static");
+    let mut cargo = toolchain::cargo_for(target)?;
+    // The linker's build id ties the symbol file to the stripped one; frame pointers let the
+    // agent's profiler walk its own stack.
+    let flags = "-Clink-arg=-Wl,--build-id -Cforce-frame-pointers=yes";
+    cargo
+        .args(["build", "--locked", "--profile", "dist", "--bin", "agent"])
+        .args(["--target", target.triple])
+        .arg("--target-dir")
+        .arg(&directory)
+        .env("RUSTFLAGS", flags);
+    run::run(&mut cargo)?;
+
+    let whole = directory.join(target.triple).join("dist/agent");
+    let output = run::target_directory().join("dist");
+    fs::create_dir_all(&output).map_err(|error| format!("{}: {error}", output.display()))?;
+    let file = output.join(format!("agent-{}-linux", target.name));
+    let symbols = output.join(format!("agent-{}-linux.debug", target.name));
+    run::run(
+        target
+            .binutil("objcopy")
+            .arg("--only-keep-debug")
+            .arg(&whole)
+            .arg(&symbols),
+    )?;
+    run::run(target.binutil("strip").arg("-o").arg(&file).arg(&whole))?;
+    check_static(target, &file)?;
+    Ok(Built {
+        file,
+        symbols,
+        directory,
+    })
+}
+
+/// No interpreter and no needed library: it runs in an empty root directory.
+fn check_static(target: Target, file: &PathBuf) -> Result<(), Failure> {
+    let headers = run::output(target.binutil("readelf").args(["-lhdW"]).arg(file))?;
+    for forbidden in ["INTERP", "(NEEDED)"] {
+        if headers.contains(forbidden) {
+            return Err(format!(
+                "{}: has {forbidden}: not a static file",
+                file.display()
+            ));
+        }
+    }
+    let position_independent = headers.contains("DYN (");
+    if target.name == "x86_64" && !position_independent {
+        return Err(format!("{}: not a static-pie", file.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Debian packages and Python clients that tests and release builds need.
+//!
+//! As root they are installed; otherwise the command to run is named, and that is a failure: a test
+//! that cannot run is not a test that passed.
+
+use std::fs;
+use std::process::Command;
+
+use crate::run::{self, Failure};
+
+/// For tests/system and tests/helper: clients, the reference server, account tools.
+pub const FOR_TESTS: &[&str] = &[
+    "busybox-static",
+    "dropbear-bin",
+    "gcc",
+    "libc6-dev",
+    "openssh-client",
+    "openssh-server",
+    "passwd",
+    "procps",
+    "putty-tools",
+    "python3",
+    "python3-venv",
+    "util-linux",
+];
+
+/// For static files of the machine's own architecture.
+pub const FOR_STATIC: &[&str] = &[
+    "binutils",
+    "cargo-web",
+    "gcc",
+    "libc6-dev",
+    "musl-tools",
+    "rust-web-src",
+    "rustc-web",
+];
+
+/// For static files of the other architectures, and to run them.
+pub const FOR_CROSS: &[&str] = &["gcc-aarch64-linux-gnu", "gcc-arm-linux-gnueabihf"];
+
+/// Runs files of other architectures.
+pub const FOR_EMULATION: &[&str] = &["qemu-user-static"];
+
+/// Python clients, by exact version: what they negotiate decides what is tested.
+const PYTHON_CLIENTS: &[&str] = &["asyncssh==2.24.1", "paramiko==5.1.0"];
+
+/// `cargo xtask setup`
+pub fn set_up() -> Result<(), Failure> {
+    install(FOR_TESTS)?;
+    install(FOR_STATIC)?;
+    install(FOR_CROSS)?;
+    install(FOR_EMULATION)?;
+    python_clients().map(drop)
+}
+
+/// Makes sure that all `packages` are installed.
+pub fn install(packages: &[&str]) -> Result<(), Failure> {
+    let missing: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let command = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    if !rustix::process::geteuid().is_root() {
+        return Err(format!("packages are missing; as root, run: {command}"));
+    }
+    // A new machine has no package lists; one that has them needs no second look.
+    if apt_get(&["install", "-y", "--no-install-recommends"], &missing).is_ok() {
+        return Ok(());
+    }
+    apt_get(&["update"], &[])?;
+    apt_get(&["install", "-y", "--no-install-recommends"], &missing)
+        .map_err(|error| format!("{error}; tried: {command}"))
+}
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn apt_get(options: &[&str], packages: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .arg("-qq")
+        .args(options)
+        .args(packages);
+    // Packages of servers must not start them here.
+    let policy = ServicePolicy::deny();
+    let outcome = run::run(&mut command);
+    drop(policy);
+    outcome
+}
+
+/// While it lives, packages that are installed start no services (Debian's policy-rc.d).
+struct ServicePolicy {
+    written: bool,
+}
+
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl ServicePolicy {
+    fn deny() -> Self {
+        if fs::exists(SERVICE_POLICY).unwrap_or(true) {
+            return Self { written: false };
+        }
+        let written = fs::write(SERVICE_POLICY, "#!/bin/sh\nexit 101\n").is_ok()
+            && Command::new("chmod")
+                .args(["755", SERVICE_POLICY])
+                .status()
+                .is_ok_and(|status| status.success());
+        Self { written }
+    }
+}
+
+impl Drop for ServicePolicy {
+    fn drop(&mut self) {
+        if self.written {
+            let _ = fs::remove_file(SERVICE_POLICY);
+        }
+    }
+}
+
+/// A Python that has paramiko and asyncssh.
+pub fn python_clients() -> Result<std::path::PathBuf, Failure> {
+    let directory = run::cache_directory().join("python-clients");
+    let python = directory.join("bin/python3");
+    let stamp = directory.join("installed");
+    let wanted = PYTHON_CLIENTS.join(" ");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    let _ = fs::remove_dir_all(&directory);
+    run::run(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv"])
+            .arg(&directory),
+    )?;
+    run::run(
+        Command::new(&python)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ])
+            .args(PYTHON_CLIENTS),
+    )?;
+    fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(python)
+}
