@@ -168,3 +168,14 @@ pub const LINGER_MS: u32 = 500;
 
 /// A connection without traffic for this long gives its buffers back.
 pub const IDLE_RELEASE_MS: u32 = 1000;
+
+// Configuration.
+
+/// One configuration file: a thousand times the stock one.
+pub const CONFIG_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// Files that one configuration may consist of: more is a loop of includes, or a wrong pattern.
+pub const CONFIG_FILES_MAX: usize = 512;
+/// Includes within includes: OpenSSH's limit.
+pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 16;
+/// A line of authorized_keys: OpenSSH's limit, room for an RSA key of 16384 bits and its options.
+pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;
