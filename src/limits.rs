@@ -23,8 +23,11 @@ pub const OUTBOX_BYTES: usize = 384 * 1024;
 pub const HELD_BYTES: usize = 128 * 1024;
 /// Unanswered channel requests per channel and unanswered global requests per connection.
 pub const UNANSWERED_REQUESTS: u32 = 256;
-/// SSH_MSG_PING data, in bytes: the answer is as long as the question.
-pub const PING_BYTES: usize = 32 * 1024;
+/// Where the inbox of a new connection starts, in bytes: a whole login fits.
+pub const INBOX_FIRST_BYTES: usize = 4096;
+/// Bytes that a connection may have waiting on either side when it is handed over. A client that
+/// sent or left unread more than this before it logged in is not one that logs in.
+pub const FROZEN_BYTES: usize = 64 * 1024;
 
 // The monitor.
 
