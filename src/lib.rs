@@ -3,6 +3,7 @@
 pub mod account;
 pub mod authorized_keys;
 pub mod config;
+pub mod confine;
 pub mod frames;
 pub mod host_keys;
 pub mod launch;

@@ -1,0 +1,88 @@
+//! Gives up everything that a process which talks to strangers does not need.
+//!
+//! In this order, since each step needs rights that a later one gives up: an empty root directory,
+//! capabilities and ids, no way to new rights, landlock, and last the system calls. Runs before
+//! the process starts a thread, since most of it holds for the calling thread and those it starts.
+//!
+//! What the kernel does not have is named in the answer; what it has and what fails is an error.
+//! Ids, capabilities and no_new_privs are always required.
+
+mod landlock;
+mod privileges;
+mod root;
+mod seccomp;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// Numeric ids that own nothing else on the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What a process keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confinement {
+    /// Whom to become; `None` without root.
+    pub identity: Option<Identity>,
+    /// May accept connections.
+    pub accepts: bool,
+}
+
+/// Which step failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfineError {
+    pub step: &'static str,
+    pub errno: i32,
+}
+
+impl std::fmt::Display for ConfineError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: {}",
+            self.step,
+            std::io::Error::from_raw_os_error(self.errno)
+        )
+    }
+}
+
+impl std::error::Error for ConfineError {}
+
+/// Confines the calling process, which must have one thread. Gives the names of what this kernel
+/// does not have.
+///
+/// # Errors
+///
+/// A step that the kernel has failed: the process must not go on.
+pub fn confine(confinement: &Confinement) -> Result<Vec<&'static str>, ConfineError> {
+    let mut missing = Vec::new();
+    forbid_files_and_cores()?;
+    missing.extend(root::make_empty(confinement.identity.is_some())?);
+    if let Some(identity) = confinement.identity {
+        privileges::become_identity(identity)?;
+    }
+    privileges::give_up()?;
+    missing.extend(landlock::forbid_everything()?);
+    missing.extend(seccomp::install(confinement)?);
+    Ok(missing)
+}
+
+/// No file grows (there should be none), and no memory image is ever written.
+fn forbid_files_and_cores() -> Result<(), ConfineError> {
+    let none = || Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Fsize, none()).map_err(step("RLIMIT_FSIZE"))?;
+    setrlimit(Resource::Core, none()).map_err(step("RLIMIT_CORE"))
+}
+
+fn step(step: &'static str) -> impl FnOnce(Errno) -> ConfineError {
+    move |errno| ConfineError {
+        step,
+        errno: errno.raw_os_error(),
+    }
+}

@@ -1,0 +1,786 @@
+//! One connection: its protocol core, its peer, and one poll(2) loop.
+//!
+//! State changes in one place, [`Connection::turn`]; what the monitor or the helper must decide is
+//! asked, and the loop goes on. Whatever is full stops being read: the core's outbox and windows
+//! say so, and the poll set follows.
+
+use std::time::{Duration, Instant};
+
+use agent_helper::frame::Policy;
+use agent_helper::link::{Link, LinkError};
+use agent_helper::wire::Bytes;
+use log::LevelFilter;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+
+use super::client::ClientSocket;
+use super::logger;
+use super::session::consumed;
+use super::sessions::{Opening, Sessions, SessionsError, Verdict};
+use super::streams::Side;
+use super::threads::{Leave, Place};
+use super::timers::{Due, Timers};
+use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
+use crate::limits::{LAST_WORDS_MS, LINGER_MS};
+use crate::ssh::crypto::Random;
+use crate::ssh::{ChannelId, Core, Event, ProtocolError};
+
+/// SSH_DISCONNECT_PROTOCOL_ERROR (RFC 4253 section 11.1).
+const PROTOCOL_ERROR: u32 = 2;
+/// SSH_DISCONNECT_BY_APPLICATION.
+const BY_APPLICATION: u32 = 11;
+
+/// What a user's `net` is told of a connection that it takes over.
+#[derive(Debug)]
+pub(super) struct Adoption {
+    pub state: Bytes,
+    pub options: ConnectionOptions,
+    pub policy: Policy,
+    pub banner: Option<Bytes>,
+}
+
+/// Serves a connection up to the end of authentication. `accepted`: this process accepted it, so
+/// the monitor has to hear of it.
+pub(super) fn serve_stranger(place: &Place, client: ClientSocket, accepted: bool) -> Leave {
+    logger::set_connection(place.number, LevelFilter::Info);
+    if accepted
+        && place
+            .monitor
+            .send(place.number, &NetToMonitor::Accept, &[client.input()])
+            .is_err()
+    {
+        return left(CloseReason::Ended, "the monitor is gone");
+    }
+    let (cookie, options) = match first_word(place) {
+        Ok(ToNet::Accepted { cookie, options }) => (cookie, options),
+        Ok(ToNet::Refused { text }) => {
+            refuse(&client, &text);
+            return left(CloseReason::Ended, "refused");
+        }
+        Ok(ToNet::Disconnect { .. }) => return left(CloseReason::Ended, ""),
+        Ok(_) | Err(_) => return left(CloseReason::Fault, "no word from the monitor"),
+    };
+    logger::set_connection(place.number, logger::level_filter(options.log_level));
+    client.keep_alive(options.tcp_keepalive);
+    let core = Core::new(&options.setup, cookie, Random::system());
+    Connection::new(place, client, core, &options, None).run()
+}
+
+/// Goes on with a connection whose user is known: says so, and serves sessions.
+pub(super) fn serve_user(
+    place: &Place,
+    client: ClientSocket,
+    helper: Link,
+    adoption: Adoption,
+) -> Leave {
+    let Adoption {
+        state,
+        options,
+        policy,
+        banner,
+    } = adoption;
+    logger::set_connection(place.number, logger::level_filter(options.log_level));
+    let mut core = match Core::thaw(&state, &options.setup, Random::system()) {
+        Ok(core) => core,
+        Err(error) => {
+            return left(CloseReason::Fault, &format!("frozen connection: {error}"));
+        }
+    };
+    if let Some(banner) = banner {
+        core.auth_banner(&banner);
+    }
+    core.auth_success();
+    let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
+    let sessions = Sessions::new(helper, policy, wants_eow);
+    let mut connection = Connection::new(place, client, core, &options, Some(sessions));
+    connection.timers.logged_in(Instant::now());
+    connection.run()
+}
+
+/// A connection that ended before it had a core.
+fn left(reason: CloseReason, detail: &str) -> Leave {
+    Leave::Closed {
+        reason,
+        detail: detail.into(),
+        bytes: (0, 0),
+    }
+}
+
+/// The monitor's answer to a new connection.
+fn first_word(place: &Place) -> Result<ToNet, Errno> {
+    loop {
+        if let Some(frame) = place.mailbox.take() {
+            return Ok(frame);
+        }
+        let mut set = [PollFd::new(&*place.mailbox, PollFlags::IN)];
+        match poll(&mut set, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Sends a line instead of the version exchange (RFC 4253 section 4.2 lets a server do so).
+fn refuse(client: &ClientSocket, text: &[u8]) {
+    if !text.is_empty() && client.write(text).is_ok() {
+        linger(client);
+    }
+}
+
+/// Waits a moment for the peer to end its side: closing with unread bytes would reset the
+/// connection and could destroy the last message on its way.
+fn linger(client: &ClientSocket) {
+    client.end_output();
+    let until = Instant::now() + Duration::from_millis(LINGER_MS.into());
+    let mut discarded = [0; 1024];
+    while wait_for(client, PollFlags::IN, until) {
+        match client.read(&mut discarded) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits for the peer's socket; false when `until` has come.
+fn wait_for(client: &ClientSocket, what: PollFlags, until: Instant) -> bool {
+    let Some(rest) = until.checked_duration_since(Instant::now()) else {
+        return false;
+    };
+    let Ok(timeout) = Timespec::try_from(rest) else {
+        return false;
+    };
+    let descriptor = if what == PollFlags::IN {
+        client.input()
+    } else {
+        client.output()
+    };
+    let mut set = [PollFd::from_borrowed_fd(descriptor, what)];
+    match poll(&mut set, Some(&timeout)) {
+        Ok(ready) => ready > 0,
+        Err(Errno::INTR) => true,
+        Err(_) => false,
+    }
+}
+
+/// Why the loop ends.
+#[derive(Debug)]
+enum Stop {
+    Closed(CloseReason, Vec<u8>),
+    /// The login is accepted and everything before it is said.
+    HandOver,
+}
+
+impl Stop {
+    fn closed(reason: CloseReason, detail: &str) -> Self {
+        Self::Closed(reason, detail.into())
+    }
+
+    fn io(errno: Errno) -> Self {
+        Self::Closed(
+            CloseReason::Io {
+                errno: errno.raw_os_error(),
+            },
+            Vec::new(),
+        )
+    }
+}
+
+impl From<ProtocolError> for Stop {
+    fn from(error: ProtocolError) -> Self {
+        let reason = match error {
+            ProtocolError::NoCommonAlgorithm { .. } => CloseReason::NoCommonAlgorithm,
+            _ => CloseReason::Protocol {
+                code: error.disconnect_reason(),
+            },
+        };
+        Self::Closed(reason, error.to_string().into_bytes())
+    }
+}
+
+/// What a key exchange waits for; the monitor makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Cookie,
+    Signature,
+}
+
+/// What a descriptor in the poll set is.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Mailbox,
+    Input,
+    Output,
+    Helper,
+    Program(usize, Side),
+}
+
+struct Connection<'a> {
+    place: &'a Place,
+    client: ClientSocket,
+    core: Core,
+    /// After login.
+    sessions: Option<Sessions>,
+    timers: Timers,
+    key_exchange_owed: Option<Owed>,
+    /// An authentication request is with the monitor.
+    login_owed: bool,
+    /// The login is accepted: freeze as soon as the outbox is empty.
+    freezing: bool,
+    tos: (u8, u8),
+    tos_set: Option<u8>,
+    received_bytes: u64,
+    sent_bytes: u64,
+    ready: Vec<(Source, PollFlags)>,
+}
+
+impl<'a> Connection<'a> {
+    fn new(
+        place: &'a Place,
+        client: ClientSocket,
+        core: Core,
+        options: &ConnectionOptions,
+        sessions: Option<Sessions>,
+    ) -> Self {
+        let timers = Timers::new(
+            options.client_alive_interval_s,
+            options.client_alive_count_max,
+            options.setup.rekey_s,
+        );
+        Self {
+            place,
+            client,
+            core,
+            sessions,
+            timers,
+            key_exchange_owed: None,
+            login_owed: false,
+            freezing: false,
+            tos: options.tos,
+            tos_set: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+            ready: Vec::new(),
+        }
+    }
+
+    fn run(mut self) -> Leave {
+        self.timers.busy(Instant::now());
+        let stop = loop {
+            if let Err(stop) = self.turn() {
+                break stop;
+            }
+        };
+        match stop {
+            Stop::HandOver => self.hand_over(),
+            Stop::Closed(reason, detail) => {
+                // Programs lose their streams before the peer gets its last message.
+                self.sessions = None;
+                self.last_words();
+                Leave::Closed {
+                    reason,
+                    detail,
+                    bytes: (self.received_bytes, self.sent_bytes),
+                }
+            }
+        }
+    }
+
+    /// One turn: handle what is there, move data, then wait for more.
+    fn turn(&mut self) -> Result<(), Stop> {
+        self.events()?;
+        if let Some(sessions) = &mut self.sessions {
+            sessions.pump(&mut self.core);
+        }
+        self.write()?;
+        if self.freezing && self.core.outbox().is_empty() {
+            return Err(Stop::HandOver);
+        }
+        self.wait()?;
+        self.due()?;
+        let ready = std::mem::take(&mut self.ready);
+        for (source, flags) in &ready {
+            self.source_ready(*source, *flags)?;
+        }
+        self.ready = ready;
+        self.ready.clear();
+        Ok(())
+    }
+
+    fn source_ready(&mut self, source: Source, flags: PollFlags) -> Result<(), Stop> {
+        match source {
+            Source::Mailbox => self.mail(),
+            Source::Input => {
+                // Where one socket is both, its flags say for which it is ready.
+                let for_reading = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+                if flags.intersects(for_reading) {
+                    self.read()
+                } else {
+                    Ok(())
+                }
+            }
+            // The next turn writes.
+            Source::Output => Ok(()),
+            Source::Helper => self.helper(flags),
+            Source::Program(index, side) => {
+                if let Some(sessions) = &mut self.sessions {
+                    sessions.stream_ready(&mut self.core, index, side);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles what the core has understood so far.
+    fn events(&mut self) -> Result<(), Stop> {
+        while self
+            .sessions
+            .as_ref()
+            .is_none_or(|sessions| !sessions.is_full())
+            && !self.freezing
+        {
+            let Some(event) = self.core.next_event()? else {
+                return Ok(());
+            };
+            match event {
+                Event::ClientVersion(version) => {
+                    let frame = NetToMonitor::ClientVersion {
+                        version: version.into(),
+                    };
+                    self.tell(&frame)?;
+                }
+                Event::NeedCookie => {
+                    self.key_exchange_owed = Some(Owed::Cookie);
+                    self.tell(&NetToMonitor::Cookie)?;
+                }
+                Event::NeedSignature(exchange) => {
+                    self.key_exchange_owed = Some(Owed::Signature);
+                    self.tell(&NetToMonitor::Sign {
+                        exchange: *exchange,
+                    })?;
+                }
+                Event::KeysChanged { first } => self.keys_changed(first),
+                Event::AuthRequest(request) => {
+                    let frame = NetToMonitor::Auth {
+                        request: request.into(),
+                    };
+                    self.login_owed = true;
+                    self.tell(&frame)?;
+                }
+                Event::GlobalReply { .. } => {}
+                Event::Disconnect { reason, message } => {
+                    let reason = CloseReason::ByPeer { code: reason };
+                    return Err(Stop::Closed(reason, message.to_vec()));
+                }
+                event => {
+                    let Some(sessions) = &mut self.sessions else {
+                        return Err(Stop::closed(CloseReason::Fault, "a channel before login"));
+                    };
+                    match channel_event(sessions, event) {
+                        Ok(act) => act.apply(sessions, &mut self.core),
+                        Err(error) => return Err(sessions_failed(&mut self.core, error)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keys_changed(&mut self, first: bool) {
+        self.timers.keys_changed(Instant::now());
+        if first && log::log_enabled!(log::Level::Debug) {
+            log::debug!("algorithms: {}", self.core.algorithms());
+        }
+    }
+
+    fn tell(&self, frame: &NetToMonitor) -> Result<(), Stop> {
+        self.place
+            .monitor
+            .send(self.place.number, frame, &[])
+            .map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
+    }
+
+    /// Takes the monitor's answers.
+    fn mail(&mut self) -> Result<(), Stop> {
+        while let Some(frame) = self.place.mailbox.take() {
+            self.frame(frame)?;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: ToNet) -> Result<(), Stop> {
+        match frame {
+            ToNet::Cookie { cookie } if self.key_exchange_owed == Some(Owed::Cookie) => {
+                self.key_exchange_owed = None;
+                self.core.provide_cookie(cookie);
+            }
+            ToNet::Signature { blob } if self.key_exchange_owed == Some(Owed::Signature) => {
+                self.key_exchange_owed = None;
+                self.core.provide_signature(&blob);
+            }
+            ToNet::AuthFailure {
+                methods,
+                partial,
+                banner,
+            } if self.login_owed => {
+                self.login_owed = false;
+                self.banner(banner);
+                let methods: Vec<&[u8]> = methods.iter().map(|method| &**method).collect();
+                self.core.auth_failure(&methods, partial);
+            }
+            ToNet::AuthPublicKeyOk {
+                algorithm,
+                key,
+                banner,
+            } if self.login_owed => {
+                self.login_owed = false;
+                self.banner(banner);
+                self.core.auth_public_key_ok(&algorithm, &key);
+            }
+            ToNet::AuthSuccess { .. } if self.login_owed => {
+                self.login_owed = false;
+                self.freezing = true;
+            }
+            ToNet::Disconnect { reason, message } => {
+                self.core
+                    .disconnect(reason, &String::from_utf8_lossy(&message));
+                return Err(Stop::closed(CloseReason::Ended, ""));
+            }
+            ToNet::SetLogLevel { level } => {
+                logger::set_connection(self.place.number, logger::level_filter(level));
+            }
+            frame => {
+                let (_, name) = frame.kind();
+                return Err(Stop::closed(
+                    CloseReason::Fault,
+                    &format!("{name} out of turn"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn banner(&mut self, banner: Option<Bytes>) {
+        if let Some(banner) = banner {
+            self.core.auth_banner(&banner);
+        }
+    }
+
+    /// Passes the connection on: keys, counters, and bytes that are not handled yet.
+    fn hand_over(self) -> Leave {
+        let bytes = (self.received_bytes, self.sent_bytes);
+        let stop = match self.core.freeze() {
+            Ok(state) => {
+                let frame = NetToMonitor::Frozen {
+                    state: state.into(),
+                };
+                match self.place.monitor.send(self.place.number, &frame, &[]) {
+                    Ok(()) => {
+                        self.client.release();
+                        return Leave::HandedOver;
+                    }
+                    Err(_) => (CloseReason::Ended, "the monitor is gone".to_owned()),
+                }
+            }
+            Err(error) => {
+                let reason = CloseReason::Protocol {
+                    code: error.disconnect_reason(),
+                };
+                (reason, error.to_string())
+            }
+        };
+        let (reason, detail) = stop;
+        Leave::Closed {
+            reason,
+            detail: detail.into(),
+            bytes,
+        }
+    }
+
+    fn helper(&mut self, flags: PollFlags) -> Result<(), Stop> {
+        let Some(sessions) = &mut self.sessions else {
+            return Ok(());
+        };
+        let result = if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            sessions.helper_frames(&mut self.core)
+        } else {
+            sessions.flush_helper()
+        };
+        match result {
+            Ok(()) => {}
+            Err(SessionsError::Helper(LinkError::Closed)) => {
+                self.core
+                    .disconnect(BY_APPLICATION, "the session process ended");
+                return Err(Stop::closed(CloseReason::HelperGone, ""));
+            }
+            Err(error) => return Err(sessions_failed(&mut self.core, error)),
+        }
+        self.set_type_of_service();
+        Ok(())
+    }
+
+    /// IPQoS: the interactive value while a terminal is there, else the bulk one.
+    fn set_type_of_service(&mut self) {
+        let Some(sessions) = self
+            .sessions
+            .as_ref()
+            .filter(|sessions| sessions.started_any())
+        else {
+            return;
+        };
+        let value = if sessions.has_terminal() {
+            self.tos.0
+        } else {
+            self.tos.1
+        };
+        if self.tos_set != Some(value) {
+            self.tos_set = Some(value);
+            self.client.type_of_service(value);
+        }
+    }
+
+    /// Reads what the peer sent, as far as there is room.
+    fn read(&mut self) -> Result<(), Stop> {
+        let room = self.core.inbox();
+        if room.is_empty() {
+            return Ok(());
+        }
+        match self.client.read(room) {
+            Ok(0) => Err(Stop::closed(CloseReason::Eof, "")),
+            Ok(len) => {
+                self.core.received(len);
+                self.received_bytes += len as u64; // widens
+                let now = Instant::now();
+                self.timers.heard(now);
+                self.timers.busy(now);
+                if self
+                    .sessions
+                    .as_ref()
+                    .is_none_or(|sessions| !sessions.started_any())
+                {
+                    self.client.acknowledge_now();
+                }
+                Ok(())
+            }
+            Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(Stop::io(errno)),
+        }
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self) -> Result<(), Stop> {
+        while !self.core.outbox().is_empty() {
+            match self.client.write(self.core.outbox()) {
+                Ok(len) => {
+                    self.core.sent(len);
+                    self.sent_bytes += len as u64; // widens
+                    self.timers.busy(Instant::now());
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(Stop::io(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&mut self) -> Result<(), Stop> {
+        if self.timers.next().is_none() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        while let Some(due) = self.timers.due(now) {
+            match due {
+                Due::Keepalive => {
+                    self.core
+                        .send_global_request(b"keepalive@openssh.com", true, &[]);
+                }
+                Due::Dead => return Err(Stop::closed(CloseReason::Timeout, "")),
+                Due::Rekey => self.core.rekey(),
+                Due::Release => {
+                    self.core.release_buffers();
+                    self.ready = Vec::new();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done.
+    fn wait(&mut self) -> Result<(), Stop> {
+        // Asked first: it may allocate, and so needs the core for itself.
+        let wants_input = self.wants_input();
+        let wants_output = !self.core.outbox().is_empty();
+        let mut set = Vec::with_capacity(8);
+        let mut sources = Vec::with_capacity(8);
+        let mut watch = |source, descriptor, flags| {
+            set.push(PollFd::from_borrowed_fd(descriptor, flags));
+            sources.push(source);
+        };
+        watch(Source::Mailbox, self.place.mailbox.as_fd(), PollFlags::IN);
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, wants_input);
+        if self.client.is_split() {
+            if wants_output {
+                watch(Source::Output, self.client.output(), PollFlags::OUT);
+            }
+        } else {
+            flags.set(PollFlags::OUT, wants_output);
+        }
+        // Without interest not even a hang-up may wake us: it would again and again.
+        if !flags.is_empty() {
+            watch(Source::Input, self.client.input(), flags);
+        }
+        if let Some(sessions) = &self.sessions {
+            let (descriptor, waiting) = sessions.helper();
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, waiting);
+            watch(Source::Helper, descriptor, flags);
+            for (index, side, descriptor) in sessions.poll_set(&self.core) {
+                let flags = if side == Side::Input {
+                    PollFlags::OUT
+                } else {
+                    PollFlags::IN
+                };
+                watch(Source::Program(index, side), descriptor, flags);
+            }
+        }
+        let rest = self
+            .timers
+            .next()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
+        match poll(&mut set, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Stop::io(errno)),
+        }
+        let found = sources
+            .iter()
+            .zip(&set)
+            .map(|(source, entry)| (*source, entry.revents()));
+        self.ready
+            .extend(found.filter(|(_, flags)| !flags.is_empty()));
+        Ok(())
+    }
+
+    fn wants_input(&mut self) -> bool {
+        let served = self
+            .sessions
+            .as_ref()
+            .is_none_or(|sessions| !sessions.is_full());
+        served && !self.freezing && !self.core.inbox().is_empty()
+    }
+
+    /// Sends what is left to say, for a bounded time.
+    fn last_words(&mut self) {
+        let until = Instant::now() + Duration::from_millis(LAST_WORDS_MS.into());
+        let had_words = !self.core.outbox().is_empty();
+        while !self.core.outbox().is_empty() {
+            match self.client.write(self.core.outbox()) {
+                Ok(len) => self.core.sent(len),
+                Err(Errno::AGAIN) => {
+                    if !wait_for(&self.client, PollFlags::OUT, until) {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+        if had_words {
+            linger(&self.client);
+        }
+    }
+}
+
+/// Handles an event about channels, as far as that goes while the core's bytes are borrowed.
+fn channel_event(sessions: &mut Sessions, event: Event<'_>) -> Result<Act, SessionsError> {
+    let act = match event {
+        Event::ChannelOpen { channel, kind, .. } => match sessions.may_open(kind)? {
+            Opening::Session => Act::Open(channel),
+            Opening::Refuse(code, why) => Act::Refuse(channel, code, why),
+        },
+        Event::ChannelRequest {
+            channel,
+            kind,
+            want_reply,
+            extra,
+        } => match sessions.request(channel, kind, want_reply, extra)? {
+            Verdict::Known(success) if want_reply => Act::Reply(channel, success),
+            Verdict::Known(_) | Verdict::Later => Act::Nothing,
+        },
+        Event::ChannelData { channel, data } => {
+            Act::Consumed(channel, sessions.client_data(channel, data))
+        }
+        Event::ChannelEof { channel } => {
+            sessions.client_eof(channel);
+            Act::Nothing
+        }
+        Event::ChannelClose { channel } => {
+            sessions.client_close(channel)?;
+            Act::Nothing
+        }
+        Event::GlobalRequest {
+            name, want_reply, ..
+        } => {
+            let known = name == b"no-more-sessions@openssh.com";
+            if known {
+                sessions.forbid_more();
+            }
+            if want_reply {
+                Act::GlobalReply(known)
+            } else {
+                Act::Nothing
+            }
+        }
+        _ => Act::Nothing,
+    };
+    Ok(act)
+}
+
+/// What the core is told about an event, once nothing of it is borrowed any more.
+#[derive(Debug)]
+enum Act {
+    Nothing,
+    Open(ChannelId),
+    Refuse(ChannelId, u32, &'static str),
+    Reply(ChannelId, bool),
+    Consumed(ChannelId, usize),
+    GlobalReply(bool),
+}
+
+impl Act {
+    fn apply(self, sessions: &mut Sessions, core: &mut Core) {
+        match self {
+            Self::Nothing => {}
+            Self::Open(channel) => sessions.open(core, channel),
+            Self::Refuse(channel, code, why) => core.open_fail(channel, code, why),
+            Self::Reply(channel, success) => sessions.answer(core, channel, success),
+            Self::Consumed(channel, len) => consumed(core, channel, len),
+            Self::GlobalReply(success) => core.global_reply(success, &[]),
+        }
+    }
+}
+
+fn sessions_failed(core: &mut Core, error: SessionsError) -> Stop {
+    match error {
+        SessionsError::Protocol(error) => {
+            core.disconnect(error.disconnect_reason(), &error.to_string());
+            error.into()
+        }
+        SessionsError::NoMoreSessions => {
+            let why =
+                "Possible attack: attempt to open a session after additional sessions disabled";
+            core.disconnect(PROTOCOL_ERROR, why);
+            Stop::closed(
+                CloseReason::Protocol {
+                    code: PROTOCOL_ERROR,
+                },
+                why,
+            )
+        }
+        SessionsError::Helper(error) => {
+            core.disconnect(BY_APPLICATION, "the session process failed");
+            Stop::closed(CloseReason::HelperGone, &error.to_string())
+        }
+    }
+}

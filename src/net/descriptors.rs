@@ -1,0 +1,79 @@
+//! What a helper may hand over: its user controls it, so the kernel is asked what each thing is.
+//!
+//! The danger is not reading (the user could send any bytes anyway) but a descriptor that behaves
+//! otherwise than a pipe or a terminal in the connection's loop: one that blocks, or never ends.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+
+/// Device number of a terminal's master, once opened: `/dev/ptmx` (Linux devices.txt).
+const PTMX: (u32, u32) = (5, 2);
+
+/// The master of a terminal.
+pub(super) fn terminal_master(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let stat = fstat(&descriptor).ok()?;
+    let is_master = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == PTMX
+        && access(&descriptor)? == OFlags::RDWR;
+    accept(descriptor, is_master)
+}
+
+/// The end of a pipe that is written to.
+pub(super) fn pipe_writer(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let is_writer = is_pipe(&descriptor)? && access(&descriptor)? == OFlags::WRONLY;
+    accept(descriptor, is_writer)
+}
+
+/// The end of a pipe that is read from.
+pub(super) fn pipe_reader(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let is_reader = is_pipe(&descriptor)? && access(&descriptor)? == OFlags::RDONLY;
+    accept(descriptor, is_reader)
+}
+
+fn is_pipe(descriptor: &OwnedFd) -> Option<bool> {
+    Some(FileType::from_raw_mode(fstat(descriptor).ok()?.st_mode) == FileType::Fifo)
+}
+
+fn access(descriptor: &impl AsFd) -> Option<OFlags> {
+    Some(fcntl_getfl(descriptor).ok()? & OFlags::ACCMODE)
+}
+
+fn accept(descriptor: OwnedFd, is_expected: bool) -> Option<OwnedFd> {
+    if !is_expected {
+        return None;
+    }
+    rustix::io::ioctl_fionbio(&descriptor, true).ok()?;
+    Some(descriptor)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rustix::pty::{OpenptFlags, openpt};
+
+    #[test]
+    fn takes_what_it_is_named_after() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        assert!(pipe_reader(reader).is_some());
+        assert!(pipe_writer(writer).is_some());
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master = terminal_master(master).unwrap();
+        assert!(fcntl_getfl(master).unwrap().contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        let open =
+            |path: &str, flags| rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        assert!(pipe_writer(reader).is_none());
+        assert!(pipe_reader(writer).is_none());
+        assert!(pipe_reader(open("/dev/zero", OFlags::RDONLY)).is_none());
+        assert!(pipe_reader(open("/", OFlags::RDONLY)).is_none());
+        assert!(pipe_reader(open("/proc/self/exe", OFlags::RDONLY)).is_none());
+        assert!(terminal_master(open("/dev/null", OFlags::RDWR)).is_none());
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(pipe_reader(socket.into()).is_none());
+    }
+}

@@ -1,0 +1,74 @@
+//! What the monitor hands to a `net` process at its start: descriptors and a few variables.
+//!
+//! Descriptor 3 is the link, listening sockets follow; `AGENT_NET`, `AGENT_UID`, `AGENT_GID` and
+//! `AGENT_LISTENERS` say what to do with them.
+#![allow(unsafe_code)] // takes ownership of descriptors that exist from the start
+
+use std::env;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use agent_helper::link::Link;
+use rustix::fd::BorrowedFd;
+
+use super::Role;
+use crate::confine::Identity;
+use crate::launch::FIRST_DESCRIPTOR;
+use crate::limits::LISTENERS_MAX;
+
+/// Everything a `net` process starts with.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// Whom to serve.
+    pub role: Role,
+    /// To the monitor.
+    pub link: Link,
+    /// Sockets to accept from.
+    pub listeners: Vec<OwnedFd>,
+    /// Whom to become; `None` without root.
+    pub identity: Option<Identity>,
+}
+
+impl Inherited {
+    /// Takes what is there. `None`: this process was not started by a monitor.
+    pub(super) fn take() -> Option<Self> {
+        let role = match env::var("AGENT_NET").ok()?.as_str() {
+            "strangers" => Role::Strangers,
+            "users" => Role::Users,
+            _ => return None,
+        };
+        let identity = match (number("AGENT_UID"), number("AGENT_GID")) {
+            (Some(uid), Some(gid)) => Some(Identity { uid, gid }),
+            (None, None) => None,
+            _ => return None,
+        };
+        let count = number("AGENT_LISTENERS").unwrap_or(0);
+        let count = RawFd::try_from(count)
+            .ok()
+            .filter(|count| *count <= LISTENERS_MAX)?;
+        let link = Link::new(take_descriptor(FIRST_DESCRIPTOR)?);
+        let listeners = (FIRST_DESCRIPTOR + 1..=FIRST_DESCRIPTOR + count)
+            .map(take_descriptor)
+            .collect::<Option<Vec<_>>>()?;
+        Some(Self {
+            role,
+            link,
+            listeners,
+            identity,
+        })
+    }
+}
+
+fn number(name: &str) -> Option<u32> {
+    env::var(name).ok()?.parse().ok()
+}
+
+fn take_descriptor(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: borrowed only for the call that asks whether the number is open at all; a closed one
+    // is answered with EBADF.
+    let probe = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_getfd(probe).ok()?;
+    // SAFETY: the number is open (just asked), was opened by nobody in this process (the role's
+    // entry runs before anything else opens a descriptor, and the monitor passes exactly these),
+    // and is taken once: `Inherited::take` visits each number once and has one caller.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,187 @@
+//! Log lines of this process: frames to the monitor, bounded in length and number.
+//!
+//! Only the monitor writes logs. A connection's thread says once which connection it serves and at
+//! which level (LogLevel may stand in Match blocks); the lines it logs carry both.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::monitor_link::MonitorLink;
+use crate::frames::NetToMonitor;
+use crate::limits::{LOG_LINE_MAX_BYTES, LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+
+thread_local! {
+    static THREAD: Cell<(u32, LevelFilter)> = const { Cell::new((0, LevelFilter::Trace)) };
+}
+
+/// Sends this process's log lines over `link`, and says where a panic happened.
+pub(super) fn install(link: Arc<MonitorLink>) {
+    let logger = Logger {
+        link,
+        budget: Mutex::new(Budget::new(Instant::now())),
+    };
+    // Fails only when a logger is there already, which then keeps its place.
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+    std::panic::set_hook(Box::new(|info| {
+        // The place only: the message could quote what a peer sent.
+        if let Some(place) = info.location() {
+            log::error!("fault at {}:{}", place.file(), place.line());
+        }
+    }));
+}
+
+/// From here on the calling thread logs about `connection`, up to `level`.
+pub(super) fn set_connection(connection: u32, level: LevelFilter) {
+    THREAD.with(|thread| thread.set((connection, level)));
+    // Frames cost nothing where nobody asks for them: the process-wide level is the highest of all.
+    if level > log::max_level() {
+        log::set_max_level(level);
+    }
+}
+
+/// The level of [`ConnectionOptions`](crate::frames::ConnectionOptions) and frames.
+pub(super) fn level_filter(number: u8) -> LevelFilter {
+    match number {
+        0 => LevelFilter::Off,
+        1 => LevelFilter::Error,
+        2 => LevelFilter::Warn,
+        3 => LevelFilter::Info,
+        4 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+struct Logger {
+    link: Arc<MonitorLink>,
+    budget: Mutex<Budget>,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        THREAD.with(Cell::get).1 >= metadata.level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let now = Instant::now();
+        if !self
+            .budget
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(now)
+        {
+            return;
+        }
+        let mut line = Line(String::new());
+        // An error only says that the line was cut.
+        let _ = line.write_fmt(*record.args());
+        let frame = NetToMonitor::Log {
+            level: level_number(record.level()),
+            message: line.0.into_bytes().into(),
+        };
+        // A line that finds the queue full is lost, rather than the connection held up.
+        let _ = self.link.try_send(THREAD.with(Cell::get).0, &frame);
+    }
+
+    fn flush(&self) {}
+}
+
+fn level_number(level: Level) -> u8 {
+    match level {
+        Level::Error => 1,
+        Level::Warn => 2,
+        Level::Info => 3,
+        Level::Debug => 4,
+        Level::Trace => 5,
+    }
+}
+
+/// A line that stops growing at its bound.
+struct Line(String);
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = LOG_LINE_MAX_BYTES.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(
+            text.get(..text.floor_char_boundary(room))
+                .unwrap_or_default(),
+        );
+        Err(std::fmt::Error)
+    }
+}
+
+/// How many lines may go out now: a burst, refilled steadily.
+struct Budget {
+    lines: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self {
+            lines: LOG_LINES_BURST,
+            since: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let per_line_ms = 1000 / u64::from(LOG_LINES_PER_SECOND);
+        let passed_ms =
+            u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        let refill = u32::try_from(passed_ms / per_line_ms).unwrap_or(u32::MAX);
+        if refill > 0 {
+            self.lines = self.lines.saturating_add(refill).min(LOG_LINES_BURST);
+            self.since = now;
+        }
+        match self.lines.checked_sub(1) {
+            Some(left) => {
+                self.lines = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn lines_are_cut_at_a_character() {
+        let mut line = Line(String::new());
+        let _ = write!(line, "{}é", "x".repeat(LOG_LINE_MAX_BYTES - 1));
+        assert_eq!(line.0.len(), LOG_LINE_MAX_BYTES - 1);
+    }
+
+    #[test]
+    fn a_burst_is_followed_by_a_steady_rate() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        let burst = (0..10 * LOG_LINES_BURST)
+            .filter(|_| budget.take(start))
+            .count();
+        assert_eq!(u32::try_from(burst), Ok(LOG_LINES_BURST));
+        let later = start + Duration::from_secs(1);
+        let refilled = (0..10 * LOG_LINES_BURST)
+            .filter(|_| budget.take(later))
+            .count();
+        assert_eq!(
+            u32::try_from(refilled),
+            Ok(LOG_LINES_PER_SECOND.min(LOG_LINES_BURST))
+        );
+    }
+}

@@ -1,0 +1,314 @@
+//! One session channel (RFC 4254 section 6): what was asked for, what runs, how it ends.
+//!
+//! The order at the end is OpenSSH's: exit-status or exit-signal as soon as the program's first
+//! process ended (its descendants may hold the pipes for longer), EOF when its output is over, CLOSE
+//! after both. A terminal's output is over when the process ended and what it printed is read.
+
+use std::collections::VecDeque;
+
+use agent_helper::frame::{Ending, Program};
+use agent_helper::wire::Bytes;
+use rustix::fd::OwnedFd;
+
+use super::requests::signal_name;
+use super::streams::Streams;
+use crate::limits::{ENVIRONMENT_MAX_BYTES, ENVIRONMENT_MAX_ENTRIES};
+use crate::ssh::wire::Writer as _;
+use crate::ssh::{ChannelId, Core};
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The channel that carries it.
+    pub channel: ChannelId,
+    /// What the helper calls it. Never used twice, so a late frame names nobody.
+    pub number: u32,
+    pub stage: Stage,
+    pub terminal: Terminal,
+    pub streams: Streams,
+    /// Forced commands and subsystems take no signals (OpenSSH).
+    pub takes_signals: bool,
+    answers: Answers,
+    end_of_write_due: bool,
+    exit_told: bool,
+    eof_sent: bool,
+    close_sent: bool,
+    close_received: bool,
+}
+
+/// How far a session is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Nothing runs yet; what `env` asked for so far.
+    Preparing(Environment),
+    /// The helper was asked to start, or will be as soon as the terminal is there.
+    Starting,
+    /// The program runs.
+    Running,
+    /// The helper refused to start it.
+    Refused,
+    /// The program ended.
+    Over,
+}
+
+/// A session's terminal.
+#[derive(Debug)]
+pub(super) enum Terminal {
+    None,
+    /// The helper was asked; a start that came meanwhile waits.
+    Asked {
+        then: Option<(Program, Environment)>,
+    },
+    Open,
+}
+
+/// Variables that the client sets.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    pub variables: Vec<(Bytes, Bytes)>,
+    bytes: usize,
+}
+
+impl Environment {
+    /// Adds a variable; false when there are too many.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let bytes = self
+            .bytes
+            .saturating_add(name.len())
+            .saturating_add(value.len());
+        if self.variables.len() >= ENVIRONMENT_MAX_ENTRIES || bytes > ENVIRONMENT_MAX_BYTES {
+            return false;
+        }
+        self.bytes = bytes;
+        self.variables.push((name.into(), value.into()));
+        true
+    }
+}
+
+impl Session {
+    pub(super) fn new(channel: ChannelId, number: u32) -> Self {
+        Self {
+            channel,
+            number,
+            stage: Stage::Preparing(Environment::default()),
+            terminal: Terminal::None,
+            streams: Streams::default(),
+            takes_signals: true,
+            answers: Answers::default(),
+            end_of_write_due: false,
+            exit_told: false,
+            eof_sent: false,
+            close_sent: false,
+            close_received: false,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running)
+    }
+
+    /// The program runs or ran; only then its streams are in use.
+    pub(super) fn has_started(&self) -> bool {
+        matches!(self.stage, Stage::Running | Stage::Over)
+    }
+
+    /// Counts against MaxSessions.
+    pub(super) fn is_open(&self) -> bool {
+        !self.close_sent
+    }
+
+    /// The channel is closed on both sides.
+    pub(super) fn is_gone(&self) -> bool {
+        self.close_sent && self.close_received
+    }
+
+    /// The answer to a request with `want_reply` is known at once.
+    pub(super) fn answer(&mut self, core: &mut Core, success: bool) {
+        self.answers.0.push_back(Answer::Known(success));
+        self.answers.flush(core, self.channel);
+    }
+
+    /// The answer will come from the helper. Without `want_reply` there is nothing to remember.
+    pub(super) fn answer_later(&mut self, question: Question, want_reply: bool) {
+        if want_reply {
+            self.answers.0.push_back(Answer::Later(question));
+        }
+    }
+
+    /// The helper answered `question`.
+    pub(super) fn answered(&mut self, core: &mut Core, question: Question, success: bool) {
+        if let Some(answer) = self
+            .answers
+            .0
+            .iter_mut()
+            .find(|a| **a == Answer::Later(question))
+        {
+            *answer = Answer::Known(success);
+        }
+        self.answers.flush(core, self.channel);
+    }
+
+    /// How many answers the client waits for.
+    pub(super) fn answers_waiting(&self) -> usize {
+        self.answers.0.len()
+    }
+
+    /// The helper opened the terminal. False: what it sent is none.
+    pub(super) fn terminal_opened(&mut self, descriptors: Vec<OwnedFd>) -> bool {
+        let Some(streams) = Streams::of_terminal(descriptors) else {
+            return false;
+        };
+        self.replace_streams(streams);
+        self.terminal = Terminal::Open;
+        true
+    }
+
+    /// The program runs. False: the helper sent descriptors that do not fit.
+    pub(super) fn started(&mut self, descriptors: Vec<OwnedFd>) -> bool {
+        match self.terminal {
+            Terminal::Open if descriptors.is_empty() => {}
+            Terminal::Open => return false,
+            _ => {
+                let Some(streams) = Streams::of_pipes(descriptors) else {
+                    return false;
+                };
+                self.replace_streams(streams);
+            }
+        }
+        self.stage = Stage::Running;
+        true
+    }
+
+    fn replace_streams(&mut self, streams: Streams) {
+        let earlier = std::mem::replace(&mut self.streams, streams);
+        self.streams.inherit_input(earlier);
+    }
+
+    /// Data of the client. Gives how many bytes are done with: written, or of use to nobody.
+    pub(super) fn client_data(&mut self, data: &[u8]) -> usize {
+        match self.streams.client_data(data, self.has_started()) {
+            Ok(done) => done,
+            Err(_) => self.close_input() + data.len(),
+        }
+    }
+
+    /// The client sends no more.
+    pub(super) fn client_eof(&mut self) {
+        self.streams.client_eof();
+        if self.has_started() {
+            self.streams.end_drained_input();
+        }
+    }
+
+    /// Writes what waits for the program; gives how many bytes are done with.
+    pub(super) fn flush_input(&mut self) -> usize {
+        if !self.is_running() {
+            return 0;
+        }
+        let done = self
+            .streams
+            .flush_input()
+            .unwrap_or_else(|_| self.close_input());
+        self.streams.end_drained_input();
+        done
+    }
+
+    /// Nobody reads what the client sends any more; gives how many bytes waited for that.
+    fn close_input(&mut self) -> usize {
+        let (waiting, was_open) = self.streams.close_input();
+        self.end_of_write_due |= was_open;
+        waiting
+    }
+
+    /// The program's first process ended.
+    pub(super) fn ended(&mut self, core: &mut Core, ending: Ending) {
+        self.stage = Stage::Over;
+        if self.close_sent {
+            return;
+        }
+        match ending {
+            Ending::Exit { status } => {
+                core.send_request(self.channel, b"exit-status", false, &status.to_be_bytes());
+            }
+            Ending::Signal {
+                number,
+                core_dumped,
+            } => {
+                let mut extra = Vec::new();
+                extra.put_string(signal_name(number).as_bytes());
+                extra.put_boolean(core_dumped);
+                extra.put_string(b"");
+                extra.put_string(b"");
+                core.send_request(self.channel, b"exit-signal", false, &extra);
+            }
+        }
+        self.exit_told = true;
+        let waiting = self.close_input();
+        consumed(core, self.channel, waiting);
+    }
+
+    /// The client closed the channel: nobody reads what the program prints.
+    pub(super) fn close_received(&mut self) {
+        self.close_received = true;
+        self.streams.close_all();
+    }
+
+    /// All decisions about EOF and CLOSE, after anything changed. `wants_eow`: the client knows
+    /// eow@openssh.com (OpenSSH PROTOCOL 2.1), which says that nothing reads its data any more.
+    pub(super) fn settle(&mut self, core: &mut Core, wants_eow: bool) {
+        if self.close_sent {
+            return;
+        }
+        if std::mem::take(&mut self.end_of_write_due) && wants_eow && !self.close_received {
+            core.send_request(self.channel, b"eow@openssh.com", false, &[]);
+        }
+        let over = self.has_started() && self.streams.output_is_over();
+        if over && !self.eof_sent && !self.close_received {
+            self.eof_sent = true;
+            core.send_eof(self.channel);
+        }
+        if self.close_received || (self.exit_told && self.eof_sent) {
+            self.close_sent = true;
+            self.streams.close_all();
+            core.send_close(self.channel);
+        }
+    }
+}
+
+/// Opens the window again by what the program took.
+pub(super) fn consumed(core: &mut Core, channel: ChannelId, len: usize) {
+    if len > 0 {
+        // The window is a u32, and so is every sum of what came through it.
+        core.consumed(channel, u32::try_from(len).unwrap_or(u32::MAX));
+    }
+}
+
+/// A question to the helper that a client's request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    Terminal,
+    Start,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Later(Question),
+    Known(bool),
+}
+
+/// Answers in the order of the requests (RFC 4254 section 4): one that is known waits for those
+/// before it.
+#[derive(Debug, Default)]
+struct Answers(VecDeque<Answer>);
+
+impl Answers {
+    fn flush(&mut self, core: &mut Core, channel: ChannelId) {
+        while let Some(Answer::Known(success)) = self.0.front() {
+            core.reply(channel, *success);
+            self.0.pop_front();
+        }
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+    }
+}

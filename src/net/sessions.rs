@@ -1,0 +1,497 @@
+//! All sessions of one connection, and the helper that runs their programs.
+//!
+//! `net` holds a copy of the login's policy to answer clients early; the helper enforces it.
+
+use agent_helper::frame::{NetToSession, Policy, Program, SessionToNet};
+use agent_helper::link::{Link, LinkError};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::termios::Winsize;
+
+use super::helper_queue::HelperQueue;
+use super::requests::Request;
+use super::session::{Environment, Question, Session, Stage, Terminal, consumed};
+use super::streams::Side;
+use crate::limits::{CHANNEL_ANSWERS_MAX, SESSION_PACKET_BYTES, SESSION_WINDOW_BYTES};
+use crate::pattern;
+use crate::ssh::{ChannelId, Core, ProtocolError};
+
+/// SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254 section 5.1).
+const PROHIBITED: u32 = 1;
+/// SSH_OPEN_CONNECT_FAILED; what OpenSSH answers beyond MaxSessions.
+const CONNECT_FAILED: u32 = 2;
+/// SSH_OPEN_UNKNOWN_CHANNEL_TYPE.
+const UNKNOWN_TYPE: u32 = 3;
+
+/// Why the sessions of a connection cannot go on.
+#[derive(Debug)]
+pub(super) enum SessionsError {
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+    /// The client opened a session after it had ruled that out itself.
+    NoMoreSessions,
+    /// The helper is gone or sent what none of ours sends.
+    Helper(LinkError),
+}
+
+impl From<ProtocolError> for SessionsError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<LinkError> for SessionsError {
+    fn from(error: LinkError) -> Self {
+        Self::Helper(error)
+    }
+}
+
+/// The sessions, and what they share.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    helper: HelperQueue,
+    rules: Rules,
+    sessions: Vec<Session>,
+    next_number: u32,
+    /// The client sent no-more-sessions@openssh.com.
+    no_more: bool,
+    /// Some session started a program.
+    started_any: bool,
+    /// Whose output is read first in the next turn.
+    first: usize,
+    /// The client knows eow@openssh.com.
+    wants_eow: bool,
+}
+
+/// What of the policy helps to answer early.
+#[derive(Debug)]
+struct Rules {
+    max_sessions: usize,
+    permit_pty: bool,
+    forced_command: bool,
+    accept_env: Vec<Vec<u8>>,
+    subsystems: Vec<Vec<u8>>,
+}
+
+impl Sessions {
+    pub(super) fn new(helper: Link, policy: Policy, wants_eow: bool) -> Self {
+        let rules = Rules {
+            max_sessions: usize::try_from(policy.max_sessions).unwrap_or(usize::MAX),
+            permit_pty: policy.permit_pty,
+            forced_command: policy.forced_command.is_some(),
+            accept_env: policy
+                .accept_env
+                .into_iter()
+                .map(|pattern| pattern.0)
+                .collect(),
+            subsystems: policy
+                .subsystems
+                .into_iter()
+                .map(|(name, _)| name.0)
+                .collect(),
+        };
+        Self {
+            helper: HelperQueue::new(helper),
+            rules,
+            sessions: Vec::new(),
+            next_number: 1,
+            no_more: false,
+            started_any: false,
+            first: 0,
+            wants_eow,
+        }
+    }
+
+    /// No more of the client's messages can be served now.
+    pub(super) fn is_full(&self) -> bool {
+        self.helper.is_full()
+    }
+
+    /// A program runs or ran.
+    pub(super) fn started_any(&self) -> bool {
+        self.started_any
+    }
+
+    /// Some session has a terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.sessions
+            .iter()
+            .any(|session| session.streams.is_terminal())
+    }
+
+    /// SSH_MSG_CHANNEL_OPEN of type `kind`: whether to open, with the refusal where not.
+    pub(super) fn may_open(&self, kind: &[u8]) -> Result<Opening, SessionsError> {
+        match kind {
+            b"session" if self.no_more => Err(SessionsError::NoMoreSessions),
+            b"session" => {
+                let open = self
+                    .sessions
+                    .iter()
+                    .filter(|session| session.is_open())
+                    .count();
+                if open < self.rules.max_sessions {
+                    Ok(Opening::Session)
+                } else {
+                    Ok(Opening::Refuse(CONNECT_FAILED, "open failed"))
+                }
+            }
+            b"direct-tcpip" | b"direct-streamlocal@openssh.com" | b"tun@openssh.com" => {
+                Ok(Opening::Refuse(PROHIBITED, "open failed"))
+            }
+            _ => Ok(Opening::Refuse(UNKNOWN_TYPE, "unknown channel type")),
+        }
+    }
+
+    /// Opens a session on `channel`.
+    pub(super) fn open(&mut self, core: &mut Core, channel: ChannelId) {
+        let number = self.next_number;
+        self.next_number = self.next_number.wrapping_add(1);
+        self.sessions.push(Session::new(channel, number));
+        core.open_confirm(channel, SESSION_WINDOW_BYTES, SESSION_PACKET_BYTES);
+    }
+
+    /// no-more-sessions@openssh.com.
+    pub(super) fn forbid_more(&mut self) {
+        self.no_more = true;
+    }
+
+    /// SSH_MSG_CHANNEL_REQUEST: decides, and keeps what has to be asked of the helper.
+    pub(super) fn request(
+        &mut self,
+        channel: ChannelId,
+        kind: &[u8],
+        want_reply: bool,
+        extra: &[u8],
+    ) -> Result<Verdict, SessionsError> {
+        let Some(session) = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.channel == channel)
+        else {
+            return Ok(Verdict::Later);
+        };
+        if session.answers_waiting() >= CHANNEL_ANSWERS_MAX {
+            return Err(ProtocolError::TooMuchPending {
+                what: "channel requests",
+            }
+            .into());
+        }
+        let request = Request::decode(kind, extra)?;
+        serve(session, &self.rules, &mut self.helper, request, want_reply)
+    }
+
+    /// The answer to a request, now that nothing of the core is borrowed any more.
+    pub(super) fn answer(&mut self, core: &mut Core, channel: ChannelId, success: bool) {
+        if let Some(session) = self.by_channel(channel) {
+            session.answer(core, success);
+        }
+    }
+
+    /// SSH_MSG_CHANNEL_DATA; gives how many bytes are done with.
+    pub(super) fn client_data(&mut self, channel: ChannelId, data: &[u8]) -> usize {
+        match self.by_channel(channel) {
+            Some(session) => session.client_data(data),
+            None => data.len(),
+        }
+    }
+
+    /// SSH_MSG_CHANNEL_EOF.
+    pub(super) fn client_eof(&mut self, channel: ChannelId) {
+        if let Some(session) = self.by_channel(channel) {
+            session.client_eof();
+        }
+    }
+
+    /// SSH_MSG_CHANNEL_CLOSE.
+    pub(super) fn client_close(&mut self, channel: ChannelId) -> Result<(), SessionsError> {
+        let Some(session) = self.by_channel(channel) else {
+            return Ok(());
+        };
+        // A program that ended, or was never asked for, is nothing that the helper knows of.
+        let helper_knows = match &session.stage {
+            Stage::Preparing(_) => !matches!(session.terminal, Terminal::None),
+            Stage::Starting | Stage::Running | Stage::Refused => true,
+            Stage::Over => false,
+        };
+        session.close_received();
+        let number = session.number;
+        if helper_knows {
+            self.helper.send(&NetToSession::Close { session: number })?;
+        }
+        Ok(())
+    }
+
+    /// Handles what the helper sent.
+    pub(super) fn helper_frames(&mut self, core: &mut Core) -> Result<(), SessionsError> {
+        while let Some((frame, descriptors)) = self.helper.receive()? {
+            self.helper_frame(core, frame, descriptors)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for the helper.
+    pub(super) fn flush_helper(&mut self) -> Result<(), SessionsError> {
+        Ok(self.helper.flush()?)
+    }
+
+    fn helper_frame(
+        &mut self,
+        core: &mut Core,
+        frame: SessionToNet,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), SessionsError> {
+        let number = match &frame {
+            SessionToNet::TerminalOpened { session }
+            | SessionToNet::NoTerminal { session }
+            | SessionToNet::Started { session, .. }
+            | SessionToNet::NotStarted { session }
+            | SessionToNet::Ended { session, .. } => *session,
+        };
+        let takes_descriptors = matches!(
+            frame,
+            SessionToNet::TerminalOpened { .. } | SessionToNet::Started { .. }
+        );
+        if !takes_descriptors && !descriptors.is_empty() {
+            return Err(unexpected("descriptors where none belong"));
+        }
+        // The client may have closed the channel meanwhile; the descriptors close here.
+        let Some(session) = self
+            .sessions
+            .iter_mut()
+            .find(|s| s.number == number && s.is_open())
+        else {
+            return Ok(());
+        };
+        match frame {
+            SessionToNet::TerminalOpened { .. } | SessionToNet::NoTerminal { .. } => {
+                let Terminal::Asked { then } =
+                    std::mem::replace(&mut session.terminal, Terminal::None)
+                else {
+                    return Err(unexpected("a terminal that nobody asked for"));
+                };
+                let opened = takes_descriptors;
+                if opened && !session.terminal_opened(descriptors) {
+                    return Err(unexpected("a terminal that is none"));
+                }
+                session.answered(core, Question::Terminal, opened);
+                if let Some((program, environment)) = then {
+                    start(&mut self.helper, session.number, program, environment)?;
+                }
+            }
+            SessionToNet::Started { .. } => {
+                if !matches!(session.stage, Stage::Starting) || !session.started(descriptors) {
+                    return Err(unexpected("a program that does not fit its session"));
+                }
+                self.started_any = true;
+                session.answered(core, Question::Start, true);
+                let done = session.flush_input();
+                consumed(core, session.channel, done);
+            }
+            SessionToNet::NotStarted { .. } => {
+                if !matches!(session.stage, Stage::Starting) {
+                    return Err(unexpected("an answer that nobody asked for"));
+                }
+                session.stage = Stage::Refused;
+                session.answered(core, Question::Start, false);
+            }
+            SessionToNet::Ended { ending, .. } => {
+                if !session.is_running() {
+                    return Err(unexpected("the end of a program that does not run"));
+                }
+                session.ended(core, ending);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what programs print, terminals first: a person waits there. Then settles what ended.
+    pub(super) fn pump(&mut self, core: &mut Core) {
+        let count = self.sessions.len();
+        for terminals in [true, false] {
+            for step in 0..count {
+                let Some(index) = (self.first + step).checked_rem(count) else {
+                    continue;
+                };
+                let Some(session) = self.sessions.get_mut(index) else {
+                    continue;
+                };
+                if session.streams.is_terminal() == terminals && session.has_started() {
+                    let over = matches!(session.stage, Stage::Over);
+                    session.streams.pump_output(core, session.channel, over);
+                }
+            }
+        }
+        self.first = self.first.wrapping_add(1);
+        for session in &mut self.sessions {
+            session.settle(core, self.wants_eow);
+        }
+        self.sessions.retain(|session| !session.is_gone());
+    }
+
+    /// The programs' streams to wait for, each with its session's index.
+    pub(super) fn poll_set<'a>(
+        &'a self,
+        core: &'a Core,
+    ) -> impl Iterator<Item = (usize, Side, BorrowedFd<'a>)> {
+        self.sessions
+            .iter()
+            .enumerate()
+            .filter(|(_, session)| session.has_started())
+            .flat_map(|(index, session)| {
+                let room = core.send_room(session.channel) > 0;
+                session
+                    .streams
+                    .poll_set(room)
+                    .map(move |(side, descriptor)| (index, side, descriptor))
+            })
+    }
+
+    /// The helper's socket, and whether frames wait for it.
+    pub(super) fn helper(&self) -> (BorrowedFd<'_>, bool) {
+        (self.helper.as_fd(), self.helper.is_waiting())
+    }
+
+    /// A stream of the session at `index` became ready.
+    pub(super) fn stream_ready(&mut self, core: &mut Core, index: usize, side: Side) {
+        let Some(session) = self.sessions.get_mut(index) else {
+            return;
+        };
+        if side == Side::Input {
+            let done = session.flush_input();
+            consumed(core, session.channel, done);
+        } else {
+            session.streams.set_ready(side);
+        }
+    }
+
+    fn by_channel(&mut self, channel: ChannelId) -> Option<&mut Session> {
+        self.sessions
+            .iter_mut()
+            .find(|session| session.channel == channel)
+    }
+}
+
+/// What to do with SSH_MSG_CHANNEL_OPEN.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    Session,
+    Refuse(u32, &'static str),
+}
+
+/// What became of a channel request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Known(bool),
+    /// The helper decides; the answer is registered.
+    Later,
+}
+
+fn unexpected(what: &'static str) -> SessionsError {
+    SessionsError::Helper(LinkError::Protocol(what))
+}
+
+fn start(
+    helper: &mut HelperQueue,
+    session: u32,
+    program: Program,
+    environment: Environment,
+) -> Result<(), LinkError> {
+    helper.send(&NetToSession::Start {
+        session,
+        program,
+        environment: environment.variables,
+    })
+}
+
+fn serve(
+    session: &mut Session,
+    rules: &Rules,
+    helper: &mut HelperQueue,
+    request: Request<'_>,
+    want_reply: bool,
+) -> Result<Verdict, SessionsError> {
+    let number = session.number;
+    let program = match request {
+        Request::Terminal { term, size, modes } => {
+            let preparing = matches!(session.stage, Stage::Preparing(_));
+            if !preparing || !rules.permit_pty || !matches!(session.terminal, Terminal::None) {
+                return Ok(Verdict::Known(false));
+            }
+            let frame = NetToSession::OpenTerminal {
+                session: number,
+                term: term.into(),
+                size,
+                modes: modes.into(),
+            };
+            helper.send(&frame)?;
+            session.terminal = Terminal::Asked { then: None };
+            session.answer_later(Question::Terminal, want_reply);
+            return Ok(Verdict::Later);
+        }
+        Request::Environment { name, value } => {
+            let Stage::Preparing(environment) = &mut session.stage else {
+                return Ok(Verdict::Known(false));
+            };
+            let accepted = rules
+                .accept_env
+                .iter()
+                .any(|pattern| pattern::matches_one(name, pattern));
+            return Ok(Verdict::Known(accepted && environment.add(name, value)));
+        }
+        Request::WindowChange {
+            columns,
+            rows,
+            width,
+            height,
+        } => {
+            let cells = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+            let size = Winsize {
+                ws_row: cells(rows),
+                ws_col: cells(columns),
+                ws_xpixel: cells(width),
+                ws_ypixel: cells(height),
+            };
+            return Ok(Verdict::Known(session.streams.resize(size)));
+        }
+        Request::Signal(name) => {
+            if !session.is_running() || !session.takes_signals {
+                return Ok(Verdict::Known(false));
+            }
+            helper.send(&NetToSession::Signal {
+                session: number,
+                name: name.into(),
+            })?;
+            return Ok(Verdict::Known(true));
+        }
+        Request::Break => {
+            if !session.is_running() || !session.streams.is_terminal() {
+                return Ok(Verdict::Known(false));
+            }
+            helper.send(&NetToSession::Break { session: number })?;
+            return Ok(Verdict::Known(true));
+        }
+        Request::Unknown => return Ok(Verdict::Known(false)),
+        Request::Shell => Program::Shell,
+        Request::Command(line) => Program::Command { line: line.into() },
+        Request::Subsystem(name) => {
+            if !rules.subsystems.iter().any(|known| known == name) {
+                return Ok(Verdict::Known(false));
+            }
+            Program::Subsystem { name: name.into() }
+        }
+    };
+    let environment = match std::mem::replace(&mut session.stage, Stage::Starting) {
+        Stage::Preparing(environment) => environment,
+        // One program for each channel (RFC 4254 section 6.5).
+        earlier => {
+            session.stage = earlier;
+            return Ok(Verdict::Known(false));
+        }
+    };
+    session.takes_signals = !rules.forced_command && !matches!(program, Program::Subsystem { .. });
+    session.answer_later(Question::Start, want_reply);
+    match &mut session.terminal {
+        Terminal::Asked { then } => *then = Some((program, environment)),
+        Terminal::None | Terminal::Open => start(helper, number, program, environment)?,
+    }
+    Ok(Verdict::Later)
+}
