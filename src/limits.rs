@@ -23,8 +23,11 @@ pub const OUTBOX_BYTES: usize = 384 * 1024;
 pub const HELD_BYTES: usize = 128 * 1024;
 /// Unanswered channel requests per channel and unanswered global requests per connection.
 pub const UNANSWERED_REQUESTS: u32 = 256;
-/// SSH_MSG_PING data, in bytes: the answer is as long as the question.
-pub const PING_BYTES: usize = 32 * 1024;
+/// Where the inbox of a new connection starts, in bytes: a whole login fits.
+pub const INBOX_FIRST_BYTES: usize = 4096;
+/// Bytes that a connection may have waiting on either side when it is handed over. A client that
+/// sent or left unread more than this before it logged in is not one that logs in.
+pub const FROZEN_BYTES: usize = 64 * 1024;
 
 // The monitor.
 
@@ -168,3 +171,14 @@ pub const LINGER_MS: u32 = 500;
 
 /// A connection without traffic for this long gives its buffers back.
 pub const IDLE_RELEASE_MS: u32 = 1000;
+
+// Configuration.
+
+/// One configuration file: a thousand times the stock one.
+pub const CONFIG_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// Files that one configuration may consist of: more is a loop of includes, or a wrong pattern.
+pub const CONFIG_FILES_MAX: usize = 512;
+/// Includes within includes: OpenSSH's limit.
+pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 16;
+/// A line of authorized_keys: OpenSSH's limit, room for an RSA key of 16384 bits and its options.
+pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;

@@ -35,6 +35,17 @@ impl Outcome {
     }
 }
 
+impl BadAddress {
+    /// What is wrong, to follow the quoted entry in a sentence.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Syntax => "is empty or not an address",
+            Self::PrefixLength => "has a prefix length that its family does not have",
+            Self::HostBits => "has bits set behind its prefix; write the network's address",
+        }
+    }
+}
+
 /// Whether `text` matches the one `pattern`, `*` for any run of bytes, `?` for any one byte. Takes
 /// time linear in `text` times `pattern` at most, never more.
 pub fn matches_one(text: &[u8], pattern: &[u8]) -> bool {

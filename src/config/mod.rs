@@ -1,19 +1,45 @@
 //! sshd_config(5): reading it, what it means, and what of it a connection gets.
+//!
+//! [`reader`] turns files into sections of [`settings`], each under its `Match` conditions; here
+//! they are combined, and [`options`] fills in the defaults. Deviations from OpenSSH are in
+//! docs/config.md.
 
+#![forbid(unsafe_code)]
+
+pub mod algorithms;
+mod condition;
+mod dump;
+mod glob;
+pub mod keywords;
+mod lex;
 pub mod options;
+mod reader;
+mod settings;
+#[cfg(test)]
+mod tests;
+pub mod value;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use options::Options;
+use reader::{Reader, Section};
+use settings::Settings;
+use value::{AddressFamily, ListenAddress};
 
 /// Our software version, as in the identification line and for `Match Version`.
 pub const SOFTWARE_VERSION: &str = concat!("agent_", env!("CARGO_PKG_VERSION"));
 
-/// A configuration that passed every check: the directives with the conditions they stand under.
+/// A configuration that passed every check: the settings with the conditions they stand under.
 #[derive(Debug, Clone)]
-pub struct Config(());
+pub struct Config {
+    sections: Vec<Section>,
+    /// The main part and what stands under `Match All`.
+    global: Settings,
+    listen: Vec<SocketAddr>,
+    as_root: bool,
+}
 
 /// What [`Config::load`] found.
 #[derive(Debug, Clone)]
@@ -28,7 +54,7 @@ pub struct Loaded {
 /// A mistake in the configuration: what, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// `FILE line N`, or `command line`.
+    /// `FILE line N`, `FILE` or `command line`.
     pub place: String,
     pub message: String,
 }
@@ -57,10 +83,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-#[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 impl Config {
-    /// Reads `path`, or the default file for root or an ordinary user; `overrides` (keyword, value)
-    /// are the command line's and win.
+    /// Reads `path` (`none` for the built-in defaults), or the default file for root or an ordinary
+    /// user; `overrides` (keyword, value) are the command line's and win.
     ///
     /// # Errors
     ///
@@ -70,17 +95,197 @@ impl Config {
         overrides: &[(String, String)],
         as_root: bool,
     ) -> Result<Loaded, Vec<ConfigError>> {
-        todo!()
+        let path = match path {
+            Some(path) if path == Path::new("none") => None,
+            Some(path) => Some(path.to_owned()),
+            None => default_file(as_root),
+        };
+        let mut reader = Reader::new(as_root);
+        reader.overrides(overrides);
+        if let Some(path) = &path {
+            reader.main_file(path);
+        }
+        let (config, warnings) = Self::combine(reader)?;
+        Ok(Loaded {
+            config,
+            warnings,
+            path,
+        })
+    }
+
+    /// Reads a text that stands in no file: for tests and fuzzing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn from_text(text: &[u8], as_root: bool) -> Result<Loaded, Vec<ConfigError>> {
+        let mut reader = Reader::new(as_root);
+        reader.text(Path::new("text"), text);
+        let (config, warnings) = Self::combine(reader)?;
+        Ok(Loaded {
+            config,
+            warnings,
+            path: None,
+        })
+    }
+
+    fn combine(reader: Reader) -> Result<(Self, Vec<String>), Vec<ConfigError>> {
+        let Reader {
+            sections,
+            mut errors,
+            warnings,
+            as_root,
+            ..
+        } = reader;
+        let mut global = Settings::default();
+        for section in sections.iter().filter(|section| section.is_global()) {
+            global.keep_first(&section.settings);
+        }
+        let listen = listen(&global, as_root, &mut errors);
+        if errors.is_empty() {
+            Ok((
+                Self {
+                    sections,
+                    global,
+                    listen,
+                    as_root,
+                },
+                warnings,
+            ))
+        } else {
+            Err(errors)
+        }
     }
 
     /// The values outside of `Match`.
     pub fn global(&self) -> Options {
-        todo!()
+        Options::new(&self.global, &self.listen, self.as_root)
     }
 
     /// The values for one connection: those of the `Match` blocks that hold for `subject`, else the
     /// global ones.
     pub fn effective(&self, subject: &Subject<'_>) -> Options {
-        todo!()
+        Options::new(&self.settings_for(subject), &self.listen, self.as_root)
     }
+
+    /// The effective values as `keyword value` lines, in the manner of `sshd -T`.
+    pub fn dump(&self, subject: Option<&Subject<'_>>) -> String {
+        let settings = match subject {
+            Some(subject) => self.settings_for(subject),
+            None => self.global.clone(),
+        };
+        let options = Options::new(&settings, &self.listen, self.as_root);
+        dump::dump(&settings, &options)
+    }
+
+    fn settings_for(&self, subject: &Subject<'_>) -> Settings {
+        let mut matching = Settings::default();
+        for section in self
+            .sections
+            .iter()
+            .filter(|section| !section.conditions.is_empty())
+        {
+            if section
+                .conditions
+                .iter()
+                .all(|condition| condition.holds(subject))
+            {
+                matching.keep_first(&section.settings);
+            }
+        }
+        let mut settings = self.global.clone();
+        settings.replace_by(&matching);
+        settings
+    }
+}
+
+impl Section {
+    fn is_global(&self) -> bool {
+        self.conditions.iter().all(condition::Condition::is_all)
+    }
+}
+
+/// The file to read where none is named.
+fn default_file(as_root: bool) -> Option<PathBuf> {
+    let candidates = if as_root {
+        vec![
+            PathBuf::from("/etc/agent/sshd_config"),
+            PathBuf::from("/etc/ssh/sshd_config"),
+        ]
+    } else {
+        options::user_directory("XDG_CONFIG_HOME", ".config")
+            .map(|directory| directory.join("agent/sshd_config"))
+            .into_iter()
+            .collect()
+    };
+    // What cannot be looked at is taken, so that the reader says why it cannot be read.
+    candidates
+        .into_iter()
+        .find(|path| path.try_exists().unwrap_or(true))
+}
+
+/// The addresses to listen on; each ListenAddress without a port stands for all of `Port`.
+fn listen(global: &Settings, as_root: bool, errors: &mut Vec<ConfigError>) -> Vec<SocketAddr> {
+    let default_port = if as_root { 22 } else { 2222 };
+    let ports = match global.ports.0.as_slice() {
+        [] => vec![default_port],
+        ports => ports.to_vec(),
+    };
+    let family = global.address_family.unwrap_or(AddressFamily::Any);
+    let any = ["0.0.0.0", "::"]
+        .map(|host| ListenAddress {
+            host: host.to_owned(),
+            port: None,
+        })
+        .into_iter()
+        .filter(|any| any.host.parse().is_ok_and(|address| family.admits(address)))
+        .collect();
+    let wanted = match global.listen_addresses.0.as_slice() {
+        [] => any,
+        wanted => wanted.to_vec(),
+    };
+    let mut listen = Vec::new();
+    for address in wanted {
+        match address.resolve(&ports, family) {
+            Ok(found) => {
+                for address in found {
+                    if !listen.contains(&address) {
+                        listen.push(address);
+                    }
+                }
+            }
+            Err(phrase) => errors.push(ConfigError {
+                place: "ListenAddress".to_owned(),
+                message: phrase,
+            }),
+        }
+    }
+    listen
+}
+
+/// Body of the fuzz target `config`: whatever the text, loading ends, and what loads can be dumped,
+/// asked and loaded again.
+pub fn fuzz(text: &[u8]) {
+    // Includes and host names would leave the process; a text with them is not this target's.
+    let lower = text.to_ascii_lowercase();
+    if lower.windows(7).any(|part| part == b"include")
+        || lower.windows(6).any(|part| part == b"listen")
+    {
+        return;
+    }
+    let Ok(loaded) = Config::from_text(text, true) else {
+        return;
+    };
+    let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    let subject = Subject {
+        user: Some("user"),
+        groups: &["group".to_owned()],
+        invalid_user: false,
+        address,
+        host: None,
+        local_address: address,
+        local_port: 22,
+    };
+    let _ = loaded.config.effective(&subject);
+    let _ = loaded.config.dump(Some(&subject));
 }

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::algorithms::Kind;
+use super::settings::Settings;
+
 /// PermitRootLogin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PermitRootLogin {
@@ -52,6 +55,7 @@ pub struct Options {
     pub login_grace_s: u32,
     /// MaxStartups start:rate:full.
     pub max_startups: (u32, u32, u32),
+    /// `u32::MAX`: no limit of its own.
     pub per_source_max_startups: u32,
     /// PerSourceNetBlockSize, IPv4 and IPv6 prefix lengths.
     pub per_source_net_block: (u8, u8),
@@ -97,4 +101,151 @@ pub struct Options {
     pub deny_groups: Vec<String>,
     pub subsystems: Vec<(String, Vec<u8>)>,
     pub authentication_methods: Vec<Vec<String>>,
+}
+
+impl Options {
+    /// The values of `settings`, with OpenSSH's defaults for all that is not set.
+    pub(super) fn new(settings: &Settings, listen: &[SocketAddr], as_root: bool) -> Self {
+        let set = settings.clone();
+        let data_dir = set.data_dir.unwrap_or_else(|| default_data_dir(as_root));
+        let host_keys_are_default = set.host_key_files.0.is_empty();
+        Self {
+            listen: listen.to_vec(),
+            host_key_files: if host_keys_are_default {
+                default_host_keys(as_root)
+            } else {
+                set.host_key_files.0
+            },
+            host_keys_are_default,
+            host_key_dir: set
+                .host_key_dir
+                .unwrap_or_else(|| default_host_key_dir(as_root)),
+            pid_file: set
+                .pid_file
+                .unwrap_or_else(|| Some(data_dir.join("agent.pid"))),
+            data_dir,
+            login_grace_s: set.login_grace_s.unwrap_or(120),
+            max_startups: set.max_startups.unwrap_or((10, 30, 100)),
+            per_source_max_startups: set.per_source_max_startups.unwrap_or(u32::MAX),
+            per_source_net_block: set.per_source_net_block.unwrap_or((32, 128)),
+            privsep_user: set.privsep_user.flatten(),
+            helper_mode: set.helper_mode.unwrap_or(HelperMode::Auto),
+            syslog_facility: Some(set.syslog_facility.unwrap_or("AUTH").to_owned()),
+            use_dns: set.use_dns.unwrap_or(false),
+            tcp_keepalive: set.tcp_keepalive.unwrap_or(true),
+            version_addendum: set.version_addendum.unwrap_or_default(),
+            ciphers: set.ciphers.unwrap_or_else(|| Kind::Cipher.default_list()),
+            macs: set.macs.unwrap_or_else(|| Kind::Mac.default_list()),
+            kex_algorithms: set
+                .kex_algorithms
+                .unwrap_or_else(|| Kind::Kex.default_list()),
+            host_key_algorithms: set
+                .host_key_algorithms
+                .unwrap_or_else(|| Kind::Signature.default_list()),
+            accounting: set.accounting.unwrap_or(true),
+            log_level: set.log_level.map_or(LogLevel::Info, |(level, _)| level),
+            accept_env: set
+                .accept_env
+                .0
+                .into_iter()
+                .map(String::into_bytes)
+                .collect(),
+            set_env: set
+                .set_env
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
+                .collect(),
+            authorized_keys_files: set.authorized_keys_files.unwrap_or_else(|| {
+                vec![
+                    ".ssh/authorized_keys".to_owned(),
+                    ".ssh/authorized_keys2".to_owned(),
+                ]
+            }),
+            banner: set.banner.flatten(),
+            client_alive_interval_s: set.client_alive_interval_s.unwrap_or(0),
+            client_alive_count_max: set.client_alive_count_max.unwrap_or(3),
+            force_command: set.force_command.flatten().map(String::into_bytes),
+            chroot_directory: set.chroot_directory.flatten(),
+            ip_qos: set.ip_qos.unwrap_or((0xb8, 0)),
+            max_auth_tries: set.max_auth_tries.unwrap_or(6),
+            max_sessions: set.max_sessions.unwrap_or(10),
+            permit_root_login: set
+                .permit_root_login
+                .unwrap_or(PermitRootLogin::ProhibitPassword),
+            permit_tty: set.permit_tty.unwrap_or(true),
+            permit_user_environment: set
+                .permit_user_environment
+                .unwrap_or(PermitUserEnvironment::No),
+            permit_user_rc: set.permit_user_rc.unwrap_or(true),
+            print_motd: set.print_motd.unwrap_or(true),
+            print_last_log: set.print_last_log.unwrap_or(true),
+            pubkey_authentication: set.pubkey_authentication.unwrap_or(true),
+            pubkey_accepted_algorithms: set
+                .pubkey_accepted_algorithms
+                .unwrap_or_else(|| Kind::Signature.default_list()),
+            rekey_bytes: set.rekey_limit.map_or(0, |(bytes, _)| bytes),
+            rekey_s: set.rekey_limit.map_or(0, |(_, seconds)| seconds),
+            required_rsa_bits: set.required_rsa_bits.unwrap_or(DEFAULT_RSA_BITS),
+            strict_modes: set.strict_modes.unwrap_or(true),
+            allow_users: set.allow_users.0,
+            deny_users: set.deny_users.0,
+            allow_groups: set.allow_groups.0,
+            deny_groups: set.deny_groups.0,
+            subsystems: set
+                .subsystems
+                .0
+                .into_iter()
+                .map(|(name, command)| (name, command.into_bytes()))
+                .collect(),
+            authentication_methods: set.authentication_methods.unwrap_or_default(),
+        }
+    }
+}
+
+/// RequiredRSASize where none is set. OpenSSH takes 1024 bits, which have not been enough since
+/// about 2010 (NIST SP 800-131A); 2048 is what its own ssh-keygen made even before that.
+const DEFAULT_RSA_BITS: u32 = 2048;
+
+fn default_data_dir(as_root: bool) -> PathBuf {
+    if as_root {
+        return PathBuf::from("/run/agent");
+    }
+    match absolute_variable("XDG_RUNTIME_DIR") {
+        Some(runtime) => runtime.join("agent"),
+        None => default_host_key_dir(false),
+    }
+}
+
+fn default_host_key_dir(as_root: bool) -> PathBuf {
+    if as_root {
+        return PathBuf::from("/etc/agent");
+    }
+    match user_directory("XDG_STATE_HOME", ".local/state") {
+        Some(state) => state.join("agent"),
+        // No home: the directory's checks decide whether it will do.
+        None => std::env::temp_dir().join(format!("agent-{}", rustix::process::getuid().as_raw())),
+    }
+}
+
+/// OpenSSH's keys where they exist; an ordinary user cannot read them and has none here.
+fn default_host_keys(as_root: bool) -> Vec<PathBuf> {
+    if !as_root {
+        return Vec::new();
+    }
+    ["ed25519", "ecdsa", "rsa"]
+        .map(|kind| PathBuf::from(format!("/etc/ssh/ssh_host_{kind}_key")))
+        .to_vec()
+}
+
+/// A directory of the XDG base directory specification: the variable, or below the home.
+pub(super) fn user_directory(variable: &str, below_home: &str) -> Option<PathBuf> {
+    absolute_variable(variable)
+        .or_else(|| Some(std::env::home_dir()?.join(below_home)).filter(|path| path.is_absolute()))
+}
+
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }

@@ -58,28 +58,51 @@ impl<'a> AuthRequest<'a> {
                     HOSTBOUND => Some(reader.string("server host key")?),
                     _ => None,
                 };
-                let signature = if signed { Some(reader.string("signature")?) } else { None };
-                Method::PublicKey(PublicKeyRequest { algorithm, key, host_key, signature })
+                let signature = if signed {
+                    Some(reader.string("signature")?)
+                } else {
+                    None
+                };
+                Method::PublicKey(PublicKeyRequest {
+                    algorithm,
+                    key,
+                    host_key,
+                    signature,
+                })
             }
             other => {
                 // Not ours to judge: refused by name, whatever follows.
-                return Ok(Self { user, service, method: Method::Other(other) });
+                return Ok(Self {
+                    user,
+                    service,
+                    method: Method::Other(other),
+                });
             }
         };
         reader.finish(message::USERAUTH_REQUEST)?;
-        Ok(Self { user, service, method })
+        Ok(Self {
+            user,
+            service,
+            method,
+        })
     }
 
     /// The bytes that the client signs (RFC 4252 section 7), or `None` where there is no signature.
     pub fn signed_data(&self, session_id: &[u8]) -> Option<Vec<u8>> {
-        let Method::PublicKey(request) = &self.method else { return None };
+        let Method::PublicKey(request) = &self.method else {
+            return None;
+        };
         request.signature?;
         let mut data = Vec::new();
         data.put_string(session_id);
         data.put_u8(message::USERAUTH_REQUEST);
         data.put_string(self.user);
         data.put_string(self.service);
-        data.put_string(if request.host_key.is_some() { HOSTBOUND } else { b"publickey" });
+        data.put_string(if request.host_key.is_some() {
+            HOSTBOUND
+        } else {
+            b"publickey"
+        });
         data.put_boolean(true);
         data.put_string(request.algorithm);
         data.put_string(request.key);

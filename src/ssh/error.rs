@@ -32,8 +32,10 @@ pub enum ProtocolError {
     BadValue { field: &'static str },
     /// The peer keeps more answers waiting than we hold.
     TooMuchPending { what: &'static str },
-    /// A sequence number wrapped during the first exchange (strict KEX).
+    /// Too many packets under one key: sequence numbers would repeat.
     SequenceWrapped,
+    /// Another service than `ssh-userauth` was asked for.
+    ServiceNotAvailable,
 }
 
 impl ProtocolError {
@@ -43,6 +45,7 @@ impl ProtocolError {
             Self::BadTag => 5,
             Self::NoCommonAlgorithm { .. } | Self::KeyExchange { .. } => 3,
             Self::BadVersion => 8,
+            Self::ServiceNotAvailable => 7,
             _ => 2,
         }
     }
@@ -68,6 +71,7 @@ impl std::fmt::Display for ProtocolError {
             Self::BadValue { field } => write!(f, "bad value of {field}"),
             Self::TooMuchPending { what } => write!(f, "too many {what} pending"),
             Self::SequenceWrapped => f.write_str("sequence number wrapped before keys changed"),
+            Self::ServiceNotAvailable => f.write_str("service not available"),
         }
     }
 }

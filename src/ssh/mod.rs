@@ -7,13 +7,24 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+mod buffer;
+mod channel;
+mod connection;
 pub mod core;
 pub mod crypto;
 pub mod error;
+mod exchange;
+mod freeze;
+pub mod ident;
+mod incoming;
 pub mod message;
+pub mod negotiate;
+mod outgoing;
+mod packet;
+pub mod permit;
 pub mod setup;
 pub mod wire;
 
-pub use self::core::{ChannelId, Core, Event, Frozen, Stream};
+pub use self::core::{ChannelId, Core, Event, Stream};
 pub use error::ProtocolError;
 pub use setup::Setup;

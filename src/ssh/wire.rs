@@ -16,16 +16,20 @@ impl<'a> Reader<'a> {
 
     /// Takes `len` bytes.
     pub fn bytes(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], ProtocolError> {
-        let (head, rest) =
-            self.rest.split_at_checked(len).ok_or(ProtocolError::Truncated { field })?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(ProtocolError::Truncated { field })?;
         self.rest = rest;
         Ok(head)
     }
 
     /// Takes one `byte`.
     pub fn u8(&mut self, field: &'static str) -> Result<u8, ProtocolError> {
-        let (first, rest) =
-            self.rest.split_first().ok_or(ProtocolError::Truncated { field })?;
+        let (first, rest) = self
+            .rest
+            .split_first()
+            .ok_or(ProtocolError::Truncated { field })?;
         self.rest = rest;
         Ok(*first)
     }
@@ -38,18 +42,25 @@ impl<'a> Reader<'a> {
     /// Takes one `uint32`.
     pub fn u32(&mut self, field: &'static str) -> Result<u32, ProtocolError> {
         let bytes = self.bytes(4, field)?;
-        bytes.try_into().map(u32::from_be_bytes).map_err(|_| ProtocolError::Truncated { field })
+        bytes
+            .try_into()
+            .map(u32::from_be_bytes)
+            .map_err(|_| ProtocolError::Truncated { field })
     }
 
     /// Takes one `uint64`.
     pub fn u64(&mut self, field: &'static str) -> Result<u64, ProtocolError> {
         let bytes = self.bytes(8, field)?;
-        bytes.try_into().map(u64::from_be_bytes).map_err(|_| ProtocolError::Truncated { field })
+        bytes
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| ProtocolError::Truncated { field })
     }
 
     /// Takes one `string`: a `u32` length in bytes, then that many bytes.
     pub fn string(&mut self, field: &'static str) -> Result<&'a [u8], ProtocolError> {
-        let len = usize::try_from(self.u32(field)?).map_err(|_| ProtocolError::Truncated { field })?;
+        let len =
+            usize::try_from(self.u32(field)?).map_err(|_| ProtocolError::Truncated { field })?;
         self.bytes(len, field)
     }
 
@@ -73,7 +84,9 @@ impl<'a> Reader<'a> {
         field: &'static str,
     ) -> Result<impl Iterator<Item = &'a [u8]> + Clone + 'a, ProtocolError> {
         let list = self.string(field)?;
-        Ok(list.split(|byte| *byte == b',').filter(|name| !name.is_empty()))
+        Ok(list
+            .split(|byte| *byte == b',')
+            .filter(|name| !name.is_empty()))
     }
 
     /// What is left.
@@ -88,7 +101,11 @@ impl<'a> Reader<'a> {
 
     /// Ends message `number`: nothing may be left.
     pub fn finish(self, number: u8) -> Result<(), ProtocolError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(ProtocolError::TrailingBytes { number }) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(ProtocolError::TrailingBytes { number })
+        }
     }
 }
 
@@ -114,7 +131,10 @@ pub trait Writer {
     }
     /// One `mpint` from a big-endian magnitude, leading zeroes allowed.
     fn put_mpint(&mut self, magnitude: &[u8]) {
-        let start = magnitude.iter().position(|byte| *byte != 0).unwrap_or(magnitude.len());
+        let start = magnitude
+            .iter()
+            .position(|byte| *byte != 0)
+            .unwrap_or(magnitude.len());
         let digits = magnitude.get(start..).unwrap_or(&[]);
         let sign = usize::from(digits.first().is_some_and(|first| first & 0x80 != 0));
         self.put_u32(u32::try_from(digits.len() + sign).unwrap_or(u32::MAX));

@@ -1,0 +1,271 @@
+//! Algorithm lists: `+`, `-`, `^` and wildcards over OpenSSH's names, of which we serve some.
+//!
+//! A name that OpenSSH knows and we do not serve is dropped with a warning, so that hardened
+//! configurations carry over; a name that nobody knows is an error, as it is in sshd.
+
+use crate::pattern::{Outcome, matches_list, matches_one};
+
+/// The keywords that take such a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Kex,
+    Cipher,
+    Mac,
+    /// HostKeyAlgorithms and PubkeyAcceptedAlgorithms.
+    Signature,
+}
+
+/// A list as it will be offered, and what of it was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Chosen {
+    pub served: Vec<String>,
+    /// Names known to OpenSSH that this server does not have.
+    pub dropped: Vec<String>,
+}
+
+const KEX: &[&str] = &[
+    "mlkem768x25519-sha256",
+    #[cfg(feature = "sntrup761")]
+    "sntrup761x25519-sha512",
+    #[cfg(feature = "sntrup761")]
+    "sntrup761x25519-sha512@openssh.com",
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+];
+const CIPHERS: &[&str] = &[
+    "chacha20-poly1305@openssh.com",
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+];
+const MACS: &[&str] = &[
+    "hmac-sha2-256-etm@openssh.com",
+    "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256",
+    "hmac-sha2-512",
+];
+const SIGNATURES: &[&str] = &[
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
+
+/// OpenSSH's names beyond ours.
+const OTHER_KEX: &[&str] = &[
+    #[cfg(not(feature = "sntrup761"))]
+    "sntrup761x25519-sha512",
+    #[cfg(not(feature = "sntrup761"))]
+    "sntrup761x25519-sha512@openssh.com",
+    "mlkem768nistp256-sha256",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group-exchange-sha256",
+    "diffie-hellman-group-exchange-sha1",
+    "diffie-hellman-group18-sha512",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group14-sha256",
+    "diffie-hellman-group14-sha1",
+    "diffie-hellman-group1-sha1",
+];
+const OTHER_CIPHERS: &[&str] = &[
+    "aes128-cbc",
+    "aes192-cbc",
+    "aes256-cbc",
+    "3des-cbc",
+    "rijndael-cbc@lysator.liu.se",
+];
+const OTHER_MACS: &[&str] = &[
+    "umac-64-etm@openssh.com",
+    "umac-128-etm@openssh.com",
+    "hmac-sha1-etm@openssh.com",
+    "umac-64@openssh.com",
+    "umac-128@openssh.com",
+    "hmac-sha1",
+    "hmac-sha1-96",
+    "hmac-sha1-96-etm@openssh.com",
+    "hmac-md5",
+    "hmac-md5-96",
+    "hmac-md5-etm@openssh.com",
+    "hmac-md5-96-etm@openssh.com",
+];
+const OTHER_SIGNATURES: &[&str] = &[
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+    "ssh-rsa-cert-v01@openssh.com",
+    "ssh-dss-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
+    "ssh-mldsa44-ed25519@openssh.com",
+    "ssh-rsa",
+    "ssh-dss",
+];
+
+impl Kind {
+    /// What this build serves, in the order of the default offer.
+    pub fn served(self) -> &'static [&'static str] {
+        match self {
+            Self::Kex => KEX,
+            Self::Cipher => CIPHERS,
+            Self::Mac => MACS,
+            Self::Signature => SIGNATURES,
+        }
+    }
+
+    fn others(self) -> &'static [&'static str] {
+        match self {
+            Self::Kex => OTHER_KEX,
+            Self::Cipher => OTHER_CIPHERS,
+            Self::Mac => OTHER_MACS,
+            Self::Signature => OTHER_SIGNATURES,
+        }
+    }
+
+    /// The default offer.
+    pub fn default_list(self) -> Vec<String> {
+        self.served().iter().map(|&name| name.to_owned()).collect()
+    }
+
+    /// Applies a list as it stands in the configuration.
+    ///
+    /// # Errors
+    ///
+    /// A phrase that names what is unknown, or says that nothing is left.
+    pub fn choose(self, list: &str) -> Result<Chosen, String> {
+        let defaults = self.default_list();
+        let chosen = match list.split_at_checked(1) {
+            Some(("+", names)) => self.expand(&defaults, names, &[])?,
+            Some(("^", names)) => self.expand(&[], names, &defaults)?,
+            Some(("-", patterns)) => Chosen {
+                served: without(&defaults, patterns),
+                dropped: Vec::new(),
+            },
+            _ => self.expand(&[], list, &[])?,
+        };
+        if chosen.served.is_empty() {
+            return Err(format!(
+                "nothing of \"{list}\" is served here; served are {}",
+                self.served().join(",")
+            ));
+        }
+        Ok(chosen)
+    }
+
+    /// `before`, then the names of `list`, then `after`, each once.
+    fn expand(self, before: &[String], list: &str, after: &[String]) -> Result<Chosen, String> {
+        let mut chosen = Chosen {
+            served: before.to_vec(),
+            dropped: Vec::new(),
+        };
+        for name in list.split(',') {
+            let served = self.matching(name, self.served());
+            let others = self.matching(name, self.others());
+            if served.is_empty() && others.is_empty() {
+                return Err(format!(
+                    "\"{name}\" is not an algorithm that OpenSSH or this server knows; served are {}",
+                    self.served().join(",")
+                ));
+            }
+            add_new(&mut chosen.served, served);
+            add_new(&mut chosen.dropped, others);
+        }
+        add_new(&mut chosen.served, after.to_vec());
+        Ok(chosen)
+    }
+
+    /// Wildcards are OpenSSH's for signature algorithms only.
+    fn matching(self, name: &str, names: &[&str]) -> Vec<String> {
+        let wild = self == Self::Signature;
+        let matches =
+            |known: &str| known == name || (wild && matches_one(known.as_bytes(), name.as_bytes()));
+        names
+            .iter()
+            .filter(|known| matches(known))
+            .map(|&known| known.to_owned())
+            .collect()
+    }
+}
+
+fn add_new(list: &mut Vec<String>, names: Vec<String>) {
+    for name in names {
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+}
+
+fn without(names: &[String], patterns: &str) -> Vec<String> {
+    let kept = |name: &&String| matches_list(name.as_bytes(), patterns.as_bytes()) == Outcome::No;
+    names.iter().filter(kept).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_plain_list_keeps_its_order_and_drops_what_is_not_served() {
+        let chosen = Kind::Cipher
+            .choose("aes256-ctr,aes128-cbc,aes128-ctr")
+            .unwrap();
+        assert_eq!(chosen.served, ["aes256-ctr", "aes128-ctr"]);
+        assert_eq!(chosen.dropped, ["aes128-cbc"]);
+    }
+
+    #[test]
+    fn plus_adds_minus_removes_and_caret_moves_to_the_front() {
+        let plus = Kind::Mac.choose("+hmac-sha1,hmac-sha2-256").unwrap();
+        assert_eq!(plus.served, Kind::Mac.default_list());
+        assert_eq!(plus.dropped, ["hmac-sha1"]);
+        let minus = Kind::Cipher.choose("-aes*").unwrap();
+        assert_eq!(minus.served, ["chacha20-poly1305@openssh.com"]);
+        let caret = Kind::Cipher.choose("^aes256-ctr").unwrap();
+        assert_eq!(caret.served[0], "aes256-ctr");
+        assert_eq!(caret.served.len(), Kind::Cipher.served().len());
+    }
+
+    #[test]
+    fn wildcards_name_signature_algorithms() {
+        let chosen = Kind::Signature.choose("rsa-sha2-*,ssh-ed25519*").unwrap();
+        assert_eq!(
+            chosen.served,
+            ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]
+        );
+        assert!(
+            chosen
+                .dropped
+                .contains(&"ssh-ed25519-cert-v01@openssh.com".to_owned())
+        );
+        assert!(Kind::Cipher.choose("aes*").is_err());
+    }
+
+    #[test]
+    fn unknown_names_and_empty_results_are_errors() {
+        for (kind, list) in [
+            (Kind::Cipher, "rot13"),
+            (Kind::Cipher, ""),
+            (Kind::Cipher, "aes256-ctr,"),
+            (Kind::Cipher, "aes128-cbc"),
+            (Kind::Cipher, "-*"),
+            (Kind::Signature, "ssh-rsa"),
+            (Kind::Signature, "+"),
+            (Kind::Kex, "^nonsense"),
+        ] {
+            assert!(kind.choose(list).is_err(), "{kind:?} {list:?}");
+        }
+    }
+}

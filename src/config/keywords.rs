@@ -1,0 +1,408 @@
+//! Every keyword of OpenSSH 10's sshd_config, those of distributions' patches, and our own: what it
+//! means to this server.
+//!
+//! One table. docs/config.md shows it to users, and a test holds the two together.
+
+/// What a keyword is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Implemented; [`super::settings`] takes the value.
+    Set(Keyword),
+    /// About something that is not served: the value changes nothing. Warned once, except for the
+    /// values in `quiet`, which ask for what holds anyway.
+    Unserved { quiet: Quiet, why: &'static str },
+    /// Restricts in a way that is not implemented: an error, except for the values in `met`.
+    Restricts {
+        met: &'static [&'static str],
+        advice: &'static str,
+    },
+    /// OpenSSH itself ignores it by now, with a warning.
+    Deprecated,
+    /// OpenSSH itself ignores it, silently.
+    Ignored,
+}
+
+/// Which values of a keyword need no warning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiet {
+    /// Any: it can only restrict what is not served.
+    Always,
+    /// These, in any case.
+    Values(&'static [&'static str]),
+}
+
+/// The keywords that are implemented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyword {
+    AcceptEnv,
+    Accounting,
+    AddressFamily,
+    AllowGroups,
+    AllowUsers,
+    AuthenticationMethods,
+    AuthorizedKeysFile,
+    Banner,
+    ChrootDirectory,
+    Ciphers,
+    ClientAliveCountMax,
+    ClientAliveInterval,
+    DataDir,
+    DebugAllowGroups,
+    DebugAllowUsers,
+    DebugService,
+    DenyGroups,
+    DenyUsers,
+    ForceCommand,
+    HelperMode,
+    HostKey,
+    HostKeyAlgorithms,
+    HostKeyDir,
+    Include,
+    IpQos,
+    KexAlgorithms,
+    ListenAddress,
+    LogLevel,
+    LoginGraceTime,
+    Macs,
+    Match,
+    MaxAuthTries,
+    MaxSessions,
+    MaxStartups,
+    PerSourceMaxStartups,
+    PerSourceNetBlockSize,
+    PermitRootLogin,
+    PermitTty,
+    PermitUserEnvironment,
+    PermitUserRc,
+    PidFile,
+    Port,
+    PrintLastLog,
+    PrintMotd,
+    PrivsepUser,
+    PubkeyAcceptedAlgorithms,
+    PubkeyAuthentication,
+    RekeyLimit,
+    RequiredRsaSize,
+    SetEnv,
+    StrictModes,
+    Subsystem,
+    SyslogFacility,
+    TcpKeepAlive,
+    UseDns,
+    VersionAddendum,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// As sshd_config(5) spells it.
+    pub name: &'static str,
+    /// May stand under `Match`.
+    pub in_match: bool,
+    pub class: Class,
+}
+
+/// Finds a keyword, in any case.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    TABLE
+        .iter()
+        .find(|entry| entry.name.eq_ignore_ascii_case(name))
+}
+
+const NO: Quiet = Quiet::Values(&["no"]);
+const NONE: Quiet = Quiet::Values(&["none"]);
+const NO_FORWARDING: &str = "forwarding is not served";
+const NO_PASSWORD: &str = "password logins are not offered; users need a key";
+const NO_HOSTBASED: &str = "host-based logins are not offered";
+const NO_KERBEROS: &str = "Kerberos and GSSAPI logins are not offered";
+const NO_CERTIFICATES: &str = "certificates are not accepted";
+const NO_KEYS_COMMAND: &str = "keys are read from AuthorizedKeysFile only";
+const NO_PENALTIES: &str =
+    "penalties are not kept; MaxStartups, PerSourceMaxStartups and LoginGraceTime limit abuse";
+
+const fn set(name: &'static str, keyword: Keyword) -> Entry {
+    Entry {
+        name,
+        in_match: false,
+        class: Class::Set(keyword),
+    }
+}
+
+const fn set_in_match(name: &'static str, keyword: Keyword) -> Entry {
+    Entry {
+        name,
+        in_match: true,
+        class: Class::Set(keyword),
+    }
+}
+
+const fn unserved(name: &'static str, quiet: Quiet, why: &'static str) -> Entry {
+    Entry {
+        name,
+        in_match: true,
+        class: Class::Unserved { quiet, why },
+    }
+}
+
+const fn unserved_global(name: &'static str, quiet: Quiet, why: &'static str) -> Entry {
+    Entry {
+        name,
+        in_match: false,
+        class: Class::Unserved { quiet, why },
+    }
+}
+
+const fn restricts(
+    name: &'static str,
+    met: &'static [&'static str],
+    advice: &'static str,
+) -> Entry {
+    Entry {
+        name,
+        in_match: true,
+        class: Class::Restricts { met, advice },
+    }
+}
+
+const fn deprecated(name: &'static str) -> Entry {
+    Entry {
+        name,
+        in_match: true,
+        class: Class::Deprecated,
+    }
+}
+
+/// In alphabetical order, our own at the end.
+pub const TABLE: &[Entry] = &[
+    set_in_match("AcceptEnv", Keyword::AcceptEnv),
+    set("AddressFamily", Keyword::AddressFamily),
+    unserved("AllowAgentForwarding", NO, NO_FORWARDING),
+    set_in_match("AllowGroups", Keyword::AllowGroups),
+    unserved("AllowStreamLocalForwarding", NO, NO_FORWARDING),
+    unserved("AllowTcpForwarding", NO, NO_FORWARDING),
+    set_in_match("AllowUsers", Keyword::AllowUsers),
+    set_in_match("AuthenticationMethods", Keyword::AuthenticationMethods),
+    unserved("AuthorizedKeysCommand", NONE, NO_KEYS_COMMAND),
+    unserved("AuthorizedKeysCommandUser", Quiet::Always, NO_KEYS_COMMAND),
+    set_in_match("AuthorizedKeysFile", Keyword::AuthorizedKeysFile),
+    unserved("AuthorizedPrincipalsCommand", NONE, NO_CERTIFICATES),
+    unserved(
+        "AuthorizedPrincipalsCommandUser",
+        Quiet::Always,
+        NO_CERTIFICATES,
+    ),
+    unserved("AuthorizedPrincipalsFile", NONE, NO_CERTIFICATES),
+    set_in_match("Banner", Keyword::Banner),
+    unserved("CASignatureAlgorithms", Quiet::Always, NO_CERTIFICATES),
+    restricts(
+        "ChannelTimeout",
+        &["none"],
+        "idle channels are not ended; remove the line, or use ClientAliveInterval for dead clients",
+    ),
+    set_in_match("ChrootDirectory", Keyword::ChrootDirectory),
+    set("Ciphers", Keyword::Ciphers),
+    set_in_match("ClientAliveCountMax", Keyword::ClientAliveCountMax),
+    set_in_match("ClientAliveInterval", Keyword::ClientAliveInterval),
+    unserved_global("Compression", NO, "compression is not served"),
+    set_in_match("DenyGroups", Keyword::DenyGroups),
+    set_in_match("DenyUsers", Keyword::DenyUsers),
+    unserved("DisableForwarding", Quiet::Always, NO_FORWARDING),
+    unserved("ExposeAuthInfo", NO, "SSH_USER_AUTH is not set in sessions"),
+    unserved_global(
+        "FingerprintHash",
+        Quiet::Values(&["sha256"]),
+        "fingerprints are logged as SHA256",
+    ),
+    set_in_match("ForceCommand", Keyword::ForceCommand),
+    unserved("GatewayPorts", NO, NO_FORWARDING),
+    unserved("GSSAPIAuthentication", NO, NO_KERBEROS),
+    unserved_global("GSSAPICleanupCredentials", Quiet::Always, NO_KERBEROS),
+    unserved_global("GSSAPIDelegateCredentials", Quiet::Always, NO_KERBEROS),
+    unserved("GSSAPIEnablek5users", Quiet::Always, NO_KERBEROS),
+    unserved_global("GSSAPIKexAlgorithms", Quiet::Always, NO_KERBEROS),
+    unserved_global("GSSAPIKeyExchange", NO, NO_KERBEROS),
+    unserved_global("GSSAPIStoreCredentialsOnRekey", Quiet::Always, NO_KERBEROS),
+    unserved_global("GSSAPIStrictAcceptorCheck", Quiet::Always, NO_KERBEROS),
+    unserved("HostbasedAcceptedAlgorithms", Quiet::Always, NO_HOSTBASED),
+    unserved("HostbasedAcceptedKeyTypes", Quiet::Always, NO_HOSTBASED),
+    unserved("HostbasedAuthentication", NO, NO_HOSTBASED),
+    unserved(
+        "HostbasedUsesNameFromPacketOnly",
+        Quiet::Always,
+        NO_HOSTBASED,
+    ),
+    unserved_global("HostCertificate", NONE, "host certificates are not sent"),
+    set("HostKey", Keyword::HostKey),
+    unserved_global(
+        "HostKeyAgent",
+        NONE,
+        "host keys are read from files, not from an agent",
+    ),
+    set("HostKeyAlgorithms", Keyword::HostKeyAlgorithms),
+    unserved("IgnoreRhosts", Quiet::Always, NO_HOSTBASED),
+    unserved_global("IgnoreUserKnownHosts", Quiet::Always, NO_HOSTBASED),
+    set_in_match("Include", Keyword::Include),
+    set_in_match("IPQoS", Keyword::IpQos),
+    unserved("KbdInteractiveAuthentication", NO, NO_PASSWORD),
+    unserved_global("ChallengeResponseAuthentication", NO, NO_PASSWORD),
+    unserved_global("SkeyAuthentication", NO, NO_PASSWORD),
+    unserved("KerberosAuthentication", NO, NO_KERBEROS),
+    unserved_global("KerberosGetAFSToken", Quiet::Always, NO_KERBEROS),
+    unserved_global("KerberosOrLocalPasswd", Quiet::Always, NO_KERBEROS),
+    unserved_global("KerberosTicketCleanup", Quiet::Always, NO_KERBEROS),
+    unserved_global("KerberosUniqueCCache", Quiet::Always, NO_KERBEROS),
+    unserved("KerberosUseKuserok", Quiet::Always, NO_KERBEROS),
+    unserved_global("KerberosTgtPassing", Quiet::Always, NO_KERBEROS),
+    unserved_global("AFSTokenPassing", Quiet::Always, NO_KERBEROS),
+    set("KexAlgorithms", Keyword::KexAlgorithms),
+    set("ListenAddress", Keyword::ListenAddress),
+    set("LoginGraceTime", Keyword::LoginGraceTime),
+    set_in_match("LogLevel", Keyword::LogLevel),
+    unserved(
+        "LogVerbose",
+        NONE,
+        "single source files are not logged apart; raise LogLevel",
+    ),
+    set("MACs", Keyword::Macs),
+    set_in_match("Match", Keyword::Match),
+    set_in_match("MaxAuthTries", Keyword::MaxAuthTries),
+    set_in_match("MaxSessions", Keyword::MaxSessions),
+    set("MaxStartups", Keyword::MaxStartups),
+    unserved_global("ModuliFile", Quiet::Always, "group exchange is not served"),
+    unserved("PasswordAuthentication", NO, NO_PASSWORD),
+    unserved("PermitEmptyPasswords", NO, NO_PASSWORD),
+    unserved("PermitListen", NONE, NO_FORWARDING),
+    unserved("PermitOpen", NONE, NO_FORWARDING),
+    set_in_match("PermitRootLogin", Keyword::PermitRootLogin),
+    set_in_match("PermitTTY", Keyword::PermitTty),
+    unserved("PermitTunnel", NO, NO_FORWARDING),
+    set_in_match("PermitUserEnvironment", Keyword::PermitUserEnvironment),
+    set_in_match("PermitUserRC", Keyword::PermitUserRc),
+    set("PerSourceMaxStartups", Keyword::PerSourceMaxStartups),
+    set("PerSourceNetBlockSize", Keyword::PerSourceNetBlockSize),
+    unserved_global("PerSourcePenalties", NO, NO_PENALTIES),
+    unserved_global("PerSourcePenaltyExemptList", Quiet::Always, NO_PENALTIES),
+    set("PidFile", Keyword::PidFile),
+    set("Port", Keyword::Port),
+    set("PrintLastLog", Keyword::PrintLastLog),
+    set("PrintMotd", Keyword::PrintMotd),
+    set_in_match(
+        "PubkeyAcceptedAlgorithms",
+        Keyword::PubkeyAcceptedAlgorithms,
+    ),
+    set_in_match("PubkeyAcceptedKeyTypes", Keyword::PubkeyAcceptedAlgorithms),
+    set_in_match("PubkeyAuthentication", Keyword::PubkeyAuthentication),
+    set("DSAAuthentication", Keyword::PubkeyAuthentication),
+    unserved(
+        "PubkeyAuthOptions",
+        Quiet::Always,
+        "FIDO keys are not accepted",
+    ),
+    restricts(
+        "RDomain",
+        &["none"],
+        "sessions are not moved to a routing domain; remove the line",
+    ),
+    restricts(
+        "RefuseConnection",
+        &["no"],
+        "refuse these connections by a firewall, or these users by DenyUsers",
+    ),
+    set_in_match("RekeyLimit", Keyword::RekeyLimit),
+    set("RequiredRSASize", Keyword::RequiredRsaSize),
+    set("RSAMinSize", Keyword::RequiredRsaSize),
+    restricts(
+        "RevokedKeys",
+        &["none"],
+        "revoked keys would be accepted; remove them from the users' key files, then the line",
+    ),
+    unserved_global(
+        "SecurityKeyProvider",
+        Quiet::Always,
+        "FIDO keys are not accepted",
+    ),
+    set_in_match("SetEnv", Keyword::SetEnv),
+    unserved_global("SshdAuthPath", Quiet::Always, "this server is one file"),
+    unserved_global("SshdSessionPath", Quiet::Always, "this server is one file"),
+    unserved("StreamLocalBindMask", Quiet::Always, NO_FORWARDING),
+    unserved("StreamLocalBindUnlink", Quiet::Always, NO_FORWARDING),
+    set("StrictModes", Keyword::StrictModes),
+    set_in_match("Subsystem", Keyword::Subsystem),
+    set("SyslogFacility", Keyword::SyslogFacility),
+    set("TCPKeepAlive", Keyword::TcpKeepAlive),
+    set("KeepAlive", Keyword::TcpKeepAlive),
+    unserved("TrustedUserCAKeys", NONE, NO_CERTIFICATES),
+    restricts(
+        "UnusedConnectionTimeout",
+        &["none", "0"],
+        "connections without sessions are not ended; remove the line",
+    ),
+    set("UseDNS", Keyword::UseDns),
+    unserved_global(
+        "UsePAM",
+        NO,
+        "PAM is not used: neither its account checks nor its sessions nor its passwords",
+    ),
+    set("VersionAddendum", Keyword::VersionAddendum),
+    unserved("X11DisplayOffset", Quiet::Always, NO_FORWARDING),
+    unserved("X11Forwarding", NO, NO_FORWARDING),
+    unserved("X11UseLocalhost", Quiet::Always, NO_FORWARDING),
+    unserved_global("XAuthLocation", Quiet::Always, NO_FORWARDING),
+    // Debian's and Fedora's patches.
+    unserved_global(
+        "DebianBanner",
+        Quiet::Always,
+        "the identification line says nothing of the distribution; see VersionAddendum",
+    ),
+    unserved_global("ShowPatchLevel", Quiet::Always, "see VersionAddendum"),
+    // Left behind by OpenSSH.
+    deprecated("AuthorizedKeysFile2"),
+    deprecated("CheckMail"),
+    set("HostDSAKey", Keyword::HostKey),
+    deprecated("KeyRegenerationInterval"),
+    deprecated("PAMAuthenticationViaKbdInt"),
+    Entry {
+        name: "Protocol",
+        in_match: false,
+        class: Class::Ignored,
+    },
+    deprecated("ReverseMappingCheck"),
+    deprecated("RhostsAuthentication"),
+    deprecated("RhostsRSAAuthentication"),
+    deprecated("RSAAuthentication"),
+    deprecated("ServerKeyBits"),
+    deprecated("UseLogin"),
+    deprecated("UsePrivilegeSeparation"),
+    deprecated("VerifyReverseMapping"),
+    // Our own.
+    set("Accounting", Keyword::Accounting),
+    set("DataDir", Keyword::DataDir),
+    set("DebugAllowGroups", Keyword::DebugAllowGroups),
+    set("DebugAllowUsers", Keyword::DebugAllowUsers),
+    set("DebugService", Keyword::DebugService),
+    set("HelperMode", Keyword::HelperMode),
+    set("HostKeyDir", Keyword::HostKeyDir),
+    set("PrivsepUser", Keyword::PrivsepUser),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_stands_in_the_table_once() {
+        for (index, entry) in TABLE.iter().enumerate() {
+            let again = TABLE[index + 1..]
+                .iter()
+                .find(|other| other.name.eq_ignore_ascii_case(entry.name));
+            assert!(again.is_none(), "{} stands twice", entry.name);
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        assert!(find("permitROOTlogin").is_some());
+        assert!(find("NoSuchKeyword").is_none());
+        assert!(find("").is_none());
+    }
+}

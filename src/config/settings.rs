@@ -1,0 +1,613 @@
+//! The values that a stretch of configuration sets, and how stretches combine.
+//!
+//! Within the main part, and among the `Match` blocks that hold, the first value of a keyword wins
+//! and lists grow; what matching blocks set replaces what the main part set. That is OpenSSH's way.
+
+use std::path::PathBuf;
+
+use super::algorithms::{Chosen, Kind};
+use super::condition;
+use super::keywords::Keyword;
+use super::lex::{self, Line};
+use super::options::{HelperMode, LogLevel, PermitRootLogin, PermitUserEnvironment};
+use super::value::{self, AddressFamily, ListenAddress, Parsed};
+
+/// A list to which every line adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Growing<T>(pub Vec<T>);
+
+/// `Subsystem` lines: the first of each name wins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subsystems(pub Vec<(String, String)>);
+
+/// How one setting of an earlier stretch meets that of a later one.
+trait Combine {
+    /// Both stretches hold at the same level.
+    fn keep_first(&mut self, later: &Self);
+    /// `over` comes from `Match` blocks.
+    fn replace_by(&mut self, over: &Self);
+}
+
+macro_rules! settings {
+    ($($field:ident: $kind:ty,)*) => {
+        /// Values that were set; each as [`super::options::Options`] explains it.
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct Settings {
+            $(pub $field: $kind,)*
+        }
+
+        impl Settings {
+            /// Takes what `later` sets and this does not; growing lists take all of it.
+            pub fn keep_first(&mut self, later: &Self) {
+                $(self.$field.keep_first(&later.$field);)*
+            }
+
+            /// Takes all that `over` sets.
+            pub fn replace_by(&mut self, over: &Self) {
+                $(self.$field.replace_by(&over.$field);)*
+            }
+        }
+    };
+}
+
+settings! {
+    accept_env: Growing<String>,
+    accounting: Option<bool>,
+    address_family: Option<AddressFamily>,
+    allow_groups: Growing<String>,
+    allow_users: Growing<String>,
+    authentication_methods: Option<Vec<Vec<String>>>,
+    authorized_keys_files: Option<Vec<String>>,
+    banner: Option<Option<PathBuf>>,
+    chroot_directory: Option<Option<String>>,
+    ciphers: Option<Vec<String>>,
+    client_alive_count_max: Option<u32>,
+    client_alive_interval_s: Option<u32>,
+    data_dir: Option<PathBuf>,
+    debug_allow_groups: Growing<String>,
+    debug_allow_users: Growing<String>,
+    debug_service: Option<bool>,
+    deny_groups: Growing<String>,
+    deny_users: Growing<String>,
+    force_command: Option<Option<String>>,
+    helper_mode: Option<HelperMode>,
+    host_key_algorithms: Option<Vec<String>>,
+    host_key_dir: Option<PathBuf>,
+    host_key_files: Growing<PathBuf>,
+    ip_qos: Option<(u8, u8)>,
+    kex_algorithms: Option<Vec<String>>,
+    listen_addresses: Growing<ListenAddress>,
+    log_level: Option<(LogLevel, &'static str)>,
+    login_grace_s: Option<u32>,
+    macs: Option<Vec<String>>,
+    max_auth_tries: Option<u32>,
+    max_sessions: Option<u32>,
+    max_startups: Option<(u32, u32, u32)>,
+    per_source_max_startups: Option<u32>,
+    per_source_net_block: Option<(u8, u8)>,
+    permit_root_login: Option<PermitRootLogin>,
+    permit_tty: Option<bool>,
+    permit_user_environment: Option<PermitUserEnvironment>,
+    permit_user_rc: Option<bool>,
+    pid_file: Option<Option<PathBuf>>,
+    ports: Growing<u16>,
+    print_last_log: Option<bool>,
+    print_motd: Option<bool>,
+    privsep_user: Option<Option<String>>,
+    pubkey_accepted_algorithms: Option<Vec<String>>,
+    pubkey_authentication: Option<bool>,
+    rekey_limit: Option<(u64, u32)>,
+    required_rsa_bits: Option<u32>,
+    set_env: Option<Vec<(String, String)>>,
+    strict_modes: Option<bool>,
+    subsystems: Subsystems,
+    syslog_facility: Option<&'static str>,
+    tcp_keepalive: Option<bool>,
+    use_dns: Option<bool>,
+    version_addendum: Option<String>,
+}
+
+impl<T> Default for Growing<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Clone> Combine for Option<T> {
+    fn keep_first(&mut self, later: &Self) {
+        if self.is_none() {
+            self.clone_from(later);
+        }
+    }
+
+    fn replace_by(&mut self, over: &Self) {
+        if over.is_some() {
+            self.clone_from(over);
+        }
+    }
+}
+
+impl<T: Clone> Combine for Growing<T> {
+    fn keep_first(&mut self, later: &Self) {
+        self.0.extend_from_slice(&later.0);
+    }
+
+    fn replace_by(&mut self, over: &Self) {
+        if !over.0.is_empty() {
+            self.0.clone_from(&over.0);
+        }
+    }
+}
+
+impl Combine for Subsystems {
+    fn keep_first(&mut self, later: &Self) {
+        for (name, command) in &later.0 {
+            if !self.0.iter().any(|(known, _)| known == name) {
+                self.0.push((name.clone(), command.clone()));
+            }
+        }
+    }
+
+    fn replace_by(&mut self, over: &Self) {
+        for (name, command) in &over.0 {
+            match self.0.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => known.clone_from(command),
+                None => self.0.push((name.clone(), command.clone())),
+            }
+        }
+    }
+}
+
+/// Reads one line's value for `keyword`. What deserves a warning goes to `warn`.
+///
+/// # Errors
+///
+/// A phrase that says what is wrong with the value.
+pub fn apply(
+    settings: &mut Settings,
+    keyword: Keyword,
+    line: &Line<'_>,
+    warn: &mut dyn FnMut(String),
+) -> Parsed<()> {
+    let mut one = Settings::default();
+    set(&mut one, keyword, line, warn)?;
+    settings.keep_first(&one);
+    Ok(())
+}
+
+fn set(
+    to: &mut Settings,
+    keyword: Keyword,
+    line: &Line<'_>,
+    warn: &mut dyn FnMut(String),
+) -> Parsed<()> {
+    let most = u32::try_from(i32::MAX).unwrap_or(u32::MAX);
+    match keyword {
+        Keyword::AcceptEnv => to.accept_env.0 = accept_env(line)?,
+        Keyword::Accounting => to.accounting = Some(value::yes_no(single(line)?)?),
+        Keyword::AddressFamily => to.address_family = Some(address_family(single(line)?)?),
+        Keyword::AllowGroups => to.allow_groups.0 = several(line)?.to_vec(),
+        Keyword::AllowUsers => to.allow_users.0 = user_patterns(line)?,
+        Keyword::AuthenticationMethods => {
+            to.authentication_methods = Some(authentication_methods(line, warn)?);
+        }
+        Keyword::AuthorizedKeysFile => {
+            to.authorized_keys_files = Some(authorized_keys_files(line)?);
+        }
+        Keyword::Banner => to.banner = Some(path_or_none(single(line)?)?),
+        Keyword::ChrootDirectory => to.chroot_directory = Some(chroot_directory(single(line)?)?),
+        Keyword::Ciphers => to.ciphers = Some(algorithms(Kind::Cipher, line, warn)?),
+        Keyword::ClientAliveCountMax => {
+            to.client_alive_count_max = Some(value::number(single(line)?, 0, most)?);
+        }
+        Keyword::ClientAliveInterval => {
+            to.client_alive_interval_s = Some(value::seconds(single(line)?)?);
+        }
+        Keyword::DataDir => to.data_dir = Some(absolute(single(line)?)?),
+        Keyword::DebugAllowGroups => to.debug_allow_groups.0 = several(line)?.to_vec(),
+        Keyword::DebugAllowUsers => to.debug_allow_users.0 = several(line)?.to_vec(),
+        Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
+        Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
+        Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,
+        Keyword::ForceCommand => {
+            to.force_command = Some(value::none_or(rest_of_line(line)?).map(str::to_owned));
+        }
+        Keyword::HelperMode => to.helper_mode = Some(helper_mode(single(line)?)?),
+        Keyword::HostKey => to.host_key_files.0 = vec![absolute(single(line)?)?],
+        Keyword::HostKeyAlgorithms => {
+            to.host_key_algorithms = Some(algorithms(Kind::Signature, line, warn)?);
+        }
+        Keyword::HostKeyDir => to.host_key_dir = Some(absolute(single(line)?)?),
+        Keyword::IpQos => to.ip_qos = Some(ip_qos(line, warn)?),
+        Keyword::KexAlgorithms => to.kex_algorithms = Some(algorithms(Kind::Kex, line, warn)?),
+        Keyword::ListenAddress => to.listen_addresses.0 = vec![listen_address(line)?],
+        Keyword::LogLevel => to.log_level = Some(log_level(single(line)?)?),
+        Keyword::LoginGraceTime => to.login_grace_s = Some(value::seconds(single(line)?)?),
+        Keyword::Macs => to.macs = Some(algorithms(Kind::Mac, line, warn)?),
+        Keyword::MaxAuthTries => {
+            to.max_auth_tries = Some(value::number(single(line)?, 1, most)?);
+        }
+        Keyword::MaxSessions => to.max_sessions = Some(value::number(single(line)?, 0, most)?),
+        Keyword::MaxStartups => to.max_startups = Some(value::max_startups(single(line)?)?),
+        Keyword::PerSourceMaxStartups => {
+            to.per_source_max_startups = Some(match value::none_or(single(line)?) {
+                None => u32::MAX,
+                Some(limit) => value::number(limit, 0, most)?,
+            });
+        }
+        Keyword::PerSourceNetBlockSize => {
+            to.per_source_net_block = Some(value::net_block(single(line)?)?);
+        }
+        Keyword::PermitRootLogin => to.permit_root_login = Some(permit_root_login(single(line)?)?),
+        Keyword::PermitTty => to.permit_tty = Some(value::yes_no(single(line)?)?),
+        Keyword::PermitUserEnvironment => {
+            to.permit_user_environment = Some(permit_user_environment(single(line)?));
+        }
+        Keyword::PermitUserRc => to.permit_user_rc = Some(value::yes_no(single(line)?)?),
+        Keyword::PidFile => to.pid_file = Some(path_or_none(single(line)?)?),
+        Keyword::Port => to.ports.0 = vec![value::port(single(line)?)?],
+        Keyword::PrintLastLog => to.print_last_log = Some(value::yes_no(single(line)?)?),
+        Keyword::PrintMotd => to.print_motd = Some(value::yes_no(single(line)?)?),
+        Keyword::PrivsepUser => {
+            to.privsep_user = Some(value::none_or(single(line)?).map(str::to_owned));
+        }
+        Keyword::PubkeyAcceptedAlgorithms => {
+            to.pubkey_accepted_algorithms = Some(algorithms(Kind::Signature, line, warn)?);
+        }
+        Keyword::PubkeyAuthentication => {
+            to.pubkey_authentication = Some(value::yes_no(single(line)?)?);
+        }
+        Keyword::RekeyLimit => to.rekey_limit = Some(rekey_limit(line)?),
+        Keyword::RequiredRsaSize => {
+            to.required_rsa_bits = Some(value::number(single(line)?, 0, 16384)?);
+        }
+        Keyword::SetEnv => to.set_env = Some(set_env(line)?),
+        Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
+        Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line, warn)?],
+        Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
+        Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
+        Keyword::UseDns => to.use_dns = Some(value::yes_no(single(line)?)?),
+        Keyword::VersionAddendum => to.version_addendum = Some(version_addendum(line)?),
+        Keyword::Include | Keyword::Match => {
+            unreachable!("invariant: the reader takes Include and Match itself")
+        }
+    }
+    Ok(())
+}
+
+/// The line's only argument.
+fn single<'a>(line: &'a Line<'_>) -> Parsed<&'a str> {
+    match line.arguments.as_slice() {
+        [argument] if !argument.is_empty() => Ok(argument),
+        [] | [_] => Err("has no value".to_owned()),
+        [_, more, ..] => Err(format!("takes one value, and \"{more}\" is a second")),
+    }
+}
+
+/// The line's arguments, at least one and none empty.
+fn several<'a>(line: &'a Line<'_>) -> Parsed<&'a [String]> {
+    if line.arguments.is_empty() {
+        return Err("has no value".to_owned());
+    }
+    if line.arguments.iter().any(String::is_empty) {
+        return Err("has an empty value".to_owned());
+    }
+    Ok(&line.arguments)
+}
+
+/// Everything behind the keyword, as it stands.
+fn rest_of_line<'a>(line: &Line<'a>) -> Parsed<&'a str> {
+    if line.rest.is_empty() {
+        Err("has no value".to_owned())
+    } else {
+        Ok(line.rest)
+    }
+}
+
+/// A path; sshd takes relative ones from its working directory, so do we.
+fn absolute(text: &str) -> Parsed<PathBuf> {
+    let home = || std::env::home_dir().unwrap_or_default();
+    let path = match text.strip_prefix("~/") {
+        Some(below) => home().join(below),
+        None => PathBuf::from(text),
+    };
+    std::path::absolute(&path).map_err(|error| format!("\"{text}\" is no path ({error})"))
+}
+
+fn path_or_none(text: &str) -> Parsed<Option<PathBuf>> {
+    value::none_or(text).map(absolute).transpose()
+}
+
+fn accept_env(line: &Line<'_>) -> Parsed<Vec<String>> {
+    let patterns = several(line)?;
+    match patterns.iter().find(|pattern| pattern.contains('=')) {
+        Some(pattern) => Err(format!("\"{pattern}\" is not a name or a pattern of names")),
+        None => Ok(patterns.to_vec()),
+    }
+}
+
+fn set_env(line: &Line<'_>) -> Parsed<Vec<(String, String)>> {
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for argument in several(line)? {
+        match argument.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                if !variables.iter().any(|(known, _)| known == name) {
+                    variables.push((name.to_owned(), value.to_owned()));
+                }
+            }
+            _ => return Err(format!("\"{argument}\" is not NAME=VALUE")),
+        }
+    }
+    Ok(variables)
+}
+
+fn address_family(text: &str) -> Parsed<AddressFamily> {
+    value::one_of(
+        text,
+        &[
+            ("any", AddressFamily::Any),
+            ("inet", AddressFamily::Inet),
+            ("inet6", AddressFamily::Inet6),
+        ],
+    )
+}
+
+/// AllowUsers and DenyUsers: the part behind `@` may be a CIDR, which must be a good one.
+fn user_patterns(line: &Line<'_>) -> Parsed<Vec<String>> {
+    let patterns = several(line)?;
+    for pattern in patterns {
+        if let Some((_, from)) = pattern.rsplit_once('@') {
+            condition::address_list(from.to_owned())?;
+        }
+    }
+    Ok(patterns.to_vec())
+}
+
+/// Chains of methods, of which one must be gone through. Only public keys are served.
+fn authentication_methods(
+    line: &Line<'_>,
+    warn: &mut dyn FnMut(String),
+) -> Parsed<Vec<Vec<String>>> {
+    let chains = several(line)?;
+    if chains.iter().any(|chain| chain.eq_ignore_ascii_case("any")) {
+        return match chains {
+            [_] => Ok(Vec::new()),
+            _ => Err("\"any\" stands alone".to_owned()),
+        };
+    }
+    let mut served = Vec::new();
+    for chain in chains {
+        let methods: Vec<String> = chain.split(',').map(str::to_owned).collect();
+        if let Some(unknown) = methods.iter().find(|method| !is_method(method)) {
+            return Err(format!("\"{unknown}\" is not an authentication method"));
+        }
+        if methods.iter().all(|method| method == "publickey") {
+            served.push(methods);
+        } else {
+            warn(format!(
+                "\"{chain}\" cannot be gone through, only publickey is offered"
+            ));
+        }
+    }
+    if served.is_empty() {
+        return Err(
+            "asks for methods of which only publickey is offered: nobody could log in. \
+                    Write publickey, or any"
+                .to_owned(),
+        );
+    }
+    Ok(served)
+}
+
+fn is_method(method: &str) -> bool {
+    let (name, submethod) = method
+        .split_once(':')
+        .map_or((method, None), |(n, s)| (n, Some(s)));
+    match submethod {
+        None => [
+            "publickey",
+            "password",
+            "keyboard-interactive",
+            "hostbased",
+            "gssapi-with-mic",
+            "none",
+        ]
+        .contains(&name),
+        Some(device) => name == "keyboard-interactive" && !device.is_empty(),
+    }
+}
+
+fn authorized_keys_files(line: &Line<'_>) -> Parsed<Vec<String>> {
+    let files = several(line)?;
+    let none = files
+        .iter()
+        .filter(|file| value::none_or(file).is_none())
+        .count();
+    match (none, files.len()) {
+        (0, _) => {
+            for file in files {
+                tokens(file, "%hHuU")?;
+            }
+            Ok(files.to_vec())
+        }
+        (1, 1) => Ok(Vec::new()),
+        _ => Err("\"none\" stands alone".to_owned()),
+    }
+}
+
+fn chroot_directory(text: &str) -> Parsed<Option<String>> {
+    let Some(path) = value::none_or(text) else {
+        return Ok(None);
+    };
+    tokens(path, "%huU")?;
+    if path.starts_with('/') || path.starts_with("%h") {
+        Ok(Some(path.to_owned()))
+    } else {
+        Err(format!("\"{path}\" is not an absolute path"))
+    }
+}
+
+/// Checks that every `%` stands before one of `known`.
+fn tokens(text: &str, known: &str) -> Parsed<()> {
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c != '%' {
+            continue;
+        }
+        match rest.next() {
+            Some(token) if known.contains(token) => {}
+            _ => {
+                let all: Vec<String> = known.chars().map(|token| format!("%{token}")).collect();
+                return Err(format!(
+                    "\"{text}\" has a % that is none of {}",
+                    all.join(" ")
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn algorithms(kind: Kind, line: &Line<'_>, warn: &mut dyn FnMut(String)) -> Parsed<Vec<String>> {
+    let Chosen { served, dropped } = kind.choose(single(line)?)?;
+    if !dropped.is_empty() {
+        warn(format!("not served and left out: {}", dropped.join(", ")));
+    }
+    Ok(served)
+}
+
+fn helper_mode(text: &str) -> Parsed<HelperMode> {
+    value::one_of(
+        text,
+        &[
+            ("auto", HelperMode::Auto),
+            ("memfd", HelperMode::Memfd),
+            ("file", HelperMode::File),
+            ("self", HelperMode::OwnExecutable),
+        ],
+    )
+}
+
+fn ip_qos(line: &Line<'_>, warn: &mut dyn FnMut(String)) -> Parsed<(u8, u8)> {
+    let classes = several(line)?;
+    let mut read = |text: &String| -> Parsed<u8> {
+        let (class, old) = value::traffic_class(text)?;
+        if old {
+            warn(format!(
+                "\"{text}\" is an old type of service, which is left to the system"
+            ));
+        }
+        Ok(class)
+    };
+    match classes {
+        [both] => read(both).map(|class| (class, class)),
+        [interactive, bulk] => Ok((read(interactive)?, read(bulk)?)),
+        _ => Err("takes one or two traffic classes".to_owned()),
+    }
+}
+
+fn listen_address(line: &Line<'_>) -> Parsed<ListenAddress> {
+    match several(line)? {
+        [address] => value::listen_address(address),
+        [_, word, ..] if word == "rdomain" => Err("routing domains are not served: the address \
+                                                   would be bound in all. Remove the line"
+            .to_owned()),
+        [_, more, ..] => Err(format!("takes one address, and \"{more}\" is a second")),
+        [] => Err("has no value".to_owned()),
+    }
+}
+
+fn log_level(text: &str) -> Parsed<(LogLevel, &'static str)> {
+    const NAMES: &[(&str, &str)] = &[
+        ("QUIET", "QUIET"),
+        ("FATAL", "FATAL"),
+        ("ERROR", "ERROR"),
+        ("INFO", "INFO"),
+        ("VERBOSE", "VERBOSE"),
+        ("DEBUG", "DEBUG1"),
+        ("DEBUG1", "DEBUG1"),
+        ("DEBUG2", "DEBUG2"),
+        ("DEBUG3", "DEBUG3"),
+    ];
+    Ok((value::log_level(text)?, value::one_of(text, NAMES)?))
+}
+
+fn permit_root_login(text: &str) -> Parsed<PermitRootLogin> {
+    value::one_of(
+        text,
+        &[
+            ("yes", PermitRootLogin::Yes),
+            ("no", PermitRootLogin::No),
+            ("prohibit-password", PermitRootLogin::ProhibitPassword),
+            ("without-password", PermitRootLogin::ProhibitPassword),
+            ("forced-commands-only", PermitRootLogin::ForcedCommandsOnly),
+        ],
+    )
+}
+
+fn permit_user_environment(text: &str) -> PermitUserEnvironment {
+    match value::yes_no(text) {
+        Ok(true) => PermitUserEnvironment::Yes,
+        Ok(false) => PermitUserEnvironment::No,
+        Err(_) => PermitUserEnvironment::Patterns(
+            text.split(',')
+                .map(|pattern| pattern.as_bytes().to_vec())
+                .collect(),
+        ),
+    }
+}
+
+/// RekeyLimit: bytes (0 for the cipher's own limit) and seconds (0 for none).
+fn rekey_limit(line: &Line<'_>) -> Parsed<(u64, u32)> {
+    let (size, time) = match several(line)? {
+        [size] => (size, None),
+        [size, time] => (size, Some(time)),
+        _ => return Err("takes a size and a time".to_owned()),
+    };
+    let limit_bytes = match size.as_str() {
+        "default" => 0,
+        text => value::bytes(text)?,
+    };
+    if (1..16).contains(&limit_bytes) {
+        return Err(format!("\"{size}\" is too small, 16 bytes are the least"));
+    }
+    let limit_s = match time.map(String::as_str) {
+        None | Some("none") => 0,
+        Some(text) => value::seconds(text)?,
+    };
+    Ok((limit_bytes, limit_s))
+}
+
+fn subsystem(line: &Line<'_>, warn: &mut dyn FnMut(String)) -> Parsed<(String, String)> {
+    match line.arguments.as_slice() {
+        [name, command, arguments @ ..] if !name.is_empty() && !command.is_empty() => {
+            if command == "internal-sftp" {
+                warn("internal-sftp is not served yet; requests for it fail".to_owned());
+            }
+            let mut text = lex::join(std::slice::from_ref(command));
+            if !arguments.is_empty() {
+                text.push(' ');
+                text.push_str(&lex::join(arguments));
+            }
+            Ok((name.clone(), text))
+        }
+        _ => Err("takes a name and a command".to_owned()),
+    }
+}
+
+fn syslog_facility(text: &str) -> Parsed<&'static str> {
+    let names: Vec<(&str, &'static str)> = value::FACILITIES
+        .iter()
+        .map(|&(name, _)| (name, name))
+        .collect();
+    value::one_of(text, &names)
+}
+
+fn version_addendum(line: &Line<'_>) -> Parsed<String> {
+    let text = value::none_or(rest_of_line(line)?).unwrap_or("");
+    // The identification line must stay one line of at most 255 bytes (RFC 4253 section 4.2).
+    if text.len() > 200 || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err("takes up to 200 printable ASCII characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
