@@ -9,6 +9,7 @@ pub mod host_keys;
 pub mod launch;
 pub mod limits;
 pub mod memexec;
+pub mod local_time;
 pub mod logging;
 pub mod monitor;
 pub mod net;

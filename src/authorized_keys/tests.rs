@@ -1,0 +1,324 @@
+//! Key lines as OpenSSH reads them, and lines that must give no key.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqvg7yqKq1cL0bCw5T7yJ5zXyH0GZQyYw0n1xkYb0sM a comment";
+
+fn key(options: &str) -> Result<Option<KeyLine>, LineError> {
+    parse_line(format!("{options} {KEY}").as_bytes())
+}
+
+fn options(text: &str) -> KeyOptions {
+    match key(text) {
+        Ok(Some(line)) => line.options,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn numbered(chunks: &[&[u8]]) -> Vec<(u32, Result<Vec<u8>, LineError>)> {
+    let mut found = Vec::new();
+    let mut lines = Lines::new();
+    let mut each = |number: u32, line: Result<&[u8], LineError>| {
+        found.push((number, line.map(<[u8]>::to_vec)))
+    };
+    for chunk in chunks {
+        lines.push(chunk, &mut each);
+    }
+    lines.finish(&mut each);
+    found
+}
+
+#[test]
+fn a_plain_key_permits_everything() {
+    let line = parse_line(KEY.as_bytes()).unwrap().unwrap();
+    assert_eq!(line.options, KeyOptions::default());
+    assert_eq!(line.key_type, KeyType::Ed25519);
+    assert_eq!(line.blob.len(), 51);
+    assert_eq!(line.comment, b"a comment");
+    let indented = parse_line(format!(" \t{KEY}\r").as_bytes())
+        .unwrap()
+        .unwrap();
+    assert_eq!(indented.blob, line.blob);
+}
+
+#[test]
+fn empty_lines_and_comments_are_no_keys() {
+    for line in ["", "  ", "\t", "\r", "# ssh-ed25519 AAAA", "  #"] {
+        assert_eq!(parse_line(line.as_bytes()), Ok(None), "{line:?}");
+    }
+}
+
+#[test]
+fn restrict_turns_everything_off_and_later_names_turn_it_on_again() {
+    let all_off = options("restrict");
+    assert!(!all_off.permit_pty && !all_off.permit_user_rc && !all_off.permit_port_forwarding);
+    assert!(!all_off.permit_agent_forwarding && !all_off.permit_x11_forwarding);
+    let some_on = options("restrict,pty,Port-Forwarding");
+    assert!(some_on.permit_pty && some_on.permit_port_forwarding && !some_on.permit_user_rc);
+    assert!(!options("pty,restrict").permit_pty);
+    assert!(!options("NO-PTY,no-X11-forwarding").permit_pty);
+}
+
+#[test]
+fn quotes_hold_blanks_commas_and_escaped_quotes() {
+    let line = key(r#"command="echo \"a, b\" \n",no-pty"#)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        line.options.command.as_deref(),
+        Some(&br#"echo "a, b" \n"#[..])
+    );
+    assert!(!line.options.permit_pty);
+    for bad in [
+        r#"command="unclosed"#,
+        r"command=unquoted",
+        r#"command="a"b"#,
+        "command",
+        r#"command="a",command="b""#,
+        r#"command ="a""#,
+    ] {
+        assert!(key(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn environment_takes_good_names_and_keeps_the_first() {
+    let found = options(r#"environment="A=1",environment="B=x=y",environment="A=2""#).environment;
+    assert_eq!(
+        found,
+        [
+            (b"A".to_vec(), b"1".to_vec()),
+            (b"B".to_vec(), b"x=y".to_vec())
+        ]
+    );
+    for bad in ["A", "=1", "A B=1", "A-B=1", "LD\u{e9}=1"] {
+        assert_eq!(
+            key(&format!(r#"environment="{bad}""#)),
+            Err(LineError::BadOption("environment")),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn from_admits_by_address_and_a_negated_match_denies() {
+    let client = "192.0.2.7".parse().unwrap();
+    let admit =
+        |list: &str| options(&format!(r#"from="{list}""#)).admit(Some("box.example"), client, 0);
+    assert_eq!(admit("192.0.2.0/24"), Ok(()));
+    assert_eq!(admit("*.example"), Ok(()));
+    assert_eq!(admit("10.0.0.0/8,192.0.2.?"), Ok(()));
+    assert_eq!(admit("10.0.0.0/8"), Err(Refusal::From));
+    assert_eq!(admit("*,!192.0.2.7"), Err(Refusal::From));
+    assert_eq!(admit("192.0.2.0/24,!box.example"), Err(Refusal::From));
+    assert_eq!(admit("!10.0.0.0/8"), Err(Refusal::From));
+    assert_eq!(admit("192.0.2.7/24"), Err(Refusal::FromMalformed));
+    assert_eq!(admit("192.0.2.0/24,"), Err(Refusal::FromMalformed));
+    assert_eq!(admit(""), Err(Refusal::FromMalformed));
+    assert!(key(r#"from="a",from="b""#).is_err());
+}
+
+#[test]
+fn expiry_counts_from_its_second_on_and_the_earliest_wins() {
+    let expires_s = |text: &str| {
+        options(&format!(r#"expiry-time="{text}""#))
+            .expires_s
+            .unwrap()
+    };
+    assert_eq!(expires_s("20261122Z"), 1_795_305_600);
+    assert_eq!(expires_s("202611220249z"), 1_795_315_740);
+    assert_eq!(expires_s("20261122024905UTC"), 1_795_315_745);
+    assert!(
+        expires_s("20261122").abs_diff(1_795_305_600) <= 14 * 3600,
+        "local time"
+    );
+    let both = options(r#"expiry-time="20270101Z",expiry-time="20261122Z""#);
+    let client = "192.0.2.7".parse().unwrap();
+    assert_eq!(both.admit(None, client, 1_795_305_599), Ok(()));
+    assert_eq!(
+        both.admit(None, client, 1_795_305_600),
+        Err(Refusal::Expired)
+    );
+    for bad in [
+        "",
+        "2026",
+        "20261322Z",
+        "20260100",
+        "2026112224",
+        "20261122X",
+        "19700101Z",
+        "+0261122",
+        "never",
+    ] {
+        assert_eq!(
+            key(&format!(r#"expiry-time="{bad}""#)),
+            Err(LineError::BadOption("expiry-time")),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_implemented_refuses_the_key_with_its_name() {
+    for (text, name) in [
+        ("cert-authority", "cert-authority"),
+        (r#"principals="a""#, "principals"),
+        (r#"permitopen="host:22""#, "permitopen"),
+        (r#"permitlisten="8080""#, "permitlisten"),
+        (r#"tunnel="0""#, "tunnel"),
+        ("no-touch-required", "no-touch-required"),
+        ("verify-required", "verify-required"),
+    ] {
+        let client = "192.0.2.7".parse().unwrap();
+        let refused = options(text).admit(None, client, 0);
+        assert_eq!(refused, Err(Refusal::Unimplemented(name)), "{text}");
+    }
+    assert_eq!(key("no-such-option"), Err(LineError::UnknownOption));
+    assert_eq!(key(r#"no-such-option="x""#), Err(LineError::UnknownOption));
+    assert_eq!(key("pty,,restrict"), Err(LineError::UnknownOption));
+}
+
+#[test]
+fn ports_out_of_range_never_mean_any() {
+    for bad in [
+        "host:0",
+        "host:65536",
+        "host:4294967295",
+        "host:-1",
+        "host:+22",
+        "host:0xffffffff",
+        "host:",
+        "host",
+        ":22",
+    ] {
+        assert_eq!(
+            key(&format!(r#"permitopen="{bad}""#)),
+            Err(LineError::BadOption("permitopen")),
+            "{bad}"
+        );
+    }
+    assert!(key(r#"permitopen="[::1]:*""#).is_ok());
+}
+
+#[test]
+fn damaged_and_foreign_keys_are_told_apart() {
+    let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIJqvg7yqKq1cL0bCw5T7yJ5zXyH0GZQyYw0n1xkYb0sM";
+    for (line, error) in [
+        (format!("ssh-rsa {blob}"), LineError::BadKey),
+        (format!("ssh-ed25519 {}", &blob[..40]), LineError::BadKey),
+        ("ssh-ed25519".to_owned(), LineError::BadKey),
+        ("ssh-ed25519 AAAA".to_owned(), LineError::BadKey),
+        ("ssh-ed25519 !!!!".to_owned(), LineError::BadKey),
+        (
+            format!("sk-ssh-ed25519@openssh.com {blob}"),
+            LineError::UnsupportedType,
+        ),
+        (
+            format!("restrict ssh-dss {blob}"),
+            LineError::UnsupportedType,
+        ),
+        ("restrict".to_owned(), LineError::NoKey),
+        ("restrict ".to_owned(), LineError::NoKey),
+        (format!("restrict nonsense {blob}"), LineError::NoKey),
+        (format!("ssh-ed25519 {blob}\0"), LineError::Nul),
+    ] {
+        // A cut-off blob of a length that is no multiple of 4 or with its type only is told later.
+        if line.len() == "ssh-ed25519 ".len() + 40 {
+            assert!(parse_line(line.as_bytes()).is_ok());
+            continue;
+        }
+        assert_eq!(parse_line(line.as_bytes()), Err(error), "{line}");
+    }
+}
+
+#[test]
+fn lines_are_cut_wherever_chunks_end() {
+    let expected: Vec<(u32, Result<Vec<u8>, LineError>)> = vec![
+        (1, Ok(b"one".to_vec())),
+        (2, Ok(Vec::new())),
+        (3, Ok(b"three".to_vec())),
+    ];
+    assert_eq!(numbered(&[b"one\n\nthree"]), expected);
+    assert_eq!(
+        numbered(&[b"on", b"e", b"\n", b"\nth", b"", b"ree\n"]),
+        expected
+    );
+    assert_eq!(numbered(&[]), []);
+}
+
+#[test]
+fn an_overlong_line_is_reported_once_and_its_rest_never_becomes_a_line() {
+    let filler = vec![b'#'; limits::KEY_LINE_MAX_BYTES];
+    let secret = format!(" {KEY}");
+    let found = numbered(&[&filler, secret.as_bytes(), secret.as_bytes(), b"\nlast\n"]);
+    assert_eq!(
+        found,
+        [(1, Err(LineError::TooLong)), (2, Ok(b"last".to_vec()))]
+    );
+    let mut one_chunk = filler.clone();
+    one_chunk.extend_from_slice(secret.as_bytes());
+    one_chunk.extend_from_slice(b"\nlast");
+    assert_eq!(
+        numbered(&[&one_chunk]),
+        [(1, Err(LineError::TooLong)), (2, Ok(b"last".to_vec()))]
+    );
+    assert_eq!(numbered(&[&filler, b"\n"]).len(), 1);
+    assert!(
+        numbered(&[&filler, b"\n"])[0].1.is_ok(),
+        "exactly the limit is a line"
+    );
+}
+
+/// Random files out of fragments that mean something, and random bytes.
+#[test]
+fn no_file_makes_it_panic() {
+    const FRAGMENTS: &[&str] = &[
+        KEY,
+        "command=\"",
+        "\"",
+        "\\\"",
+        ",",
+        " ",
+        "\n",
+        "\r",
+        "\t",
+        "#",
+        "restrict",
+        "no-pty",
+        "environment=\"A=",
+        "from=\"",
+        "10.0.0.0/8",
+        "!",
+        "expiry-time=\"2026",
+        "11220000Z\"",
+        "permitopen=\"",
+        ":65536",
+        "ssh-rsa ",
+        "ssh-ed25519 ",
+        "AAAA",
+        "=",
+        "\0",
+        "\u{e9}",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..3000 {
+        let mut file = Vec::new();
+        for _ in 0..random() % 40 {
+            let pick = usize::try_from(random() % (FRAGMENTS.len() as u64 + 4)).unwrap();
+            match FRAGMENTS.get(pick) {
+                Some(fragment) => file.extend_from_slice(fragment.as_bytes()),
+                None => file.extend_from_slice(&random().to_le_bytes()),
+            }
+        }
+        fuzz(&file);
+    }
+}
