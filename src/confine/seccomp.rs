@@ -1,7 +1,179 @@
-//! The system calls that remain.
+//! The system calls that remain: what the connection loop and the threads of std need, and nothing
+//! that opens, executes, connects, signals or asks about the system.
+//!
+//! Any other call ends the process, which the monitor then starts anew: none of ours makes one. A
+//! few that libraries try and can do without are answered with ENOSYS instead.
+
+use std::ffi::c_long;
 
 use super::{ConfineError, Confinement};
 
-pub(super) fn install(_confinement: &Confinement) -> Result<Option<&'static str>, ConfineError> {
-    Ok(Some("seccomp"))
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+#[path = "seccomp_seccompiler.rs"]
+mod compile;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+#[path = "seccomp_own.rs"]
+mod compile;
+
+/// Installs the filters; gives what is missing for them.
+pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>, ConfineError> {
+    if !available() {
+        return Ok(Some("seccomp"));
+    }
+    let mut allowed = ALWAYS.to_vec();
+    if confinement.accepts {
+        allowed.push(always(libc::SYS_accept4));
+    }
+    // The stricter answer of two filters wins, and the first lets the refused calls through; so
+    // the second one, which is the only one that knows them, decides about those.
+    let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
+    allowed.extend_from_slice(&refused);
+    compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
+    compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
+    Ok(None)
 }
+
+/// Whether this kernel has seccomp filters at all (CONFIG_SECCOMP_FILTER).
+fn available() -> bool {
+    // PR_GET_SECCOMP is EINVAL without CONFIG_SECCOMP, and 0 where no filter is installed yet.
+    rustix::thread::secure_computing_mode().is_ok()
+}
+
+/// A system call that may be made, if one of `when` holds; always where there are none.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    call: c_long,
+    when: &'static [Condition],
+}
+
+/// What an argument must be; the lower 32 bits, which is all that the kernel looks at in these.
+#[derive(Debug, Clone, Copy)]
+enum Condition {
+    /// Argument `.0` is `.1`.
+    Is(u8, u32),
+    /// Arguments `.0` and `.2` are `.1` and `.3`.
+    Are(u8, u32, u8, u32),
+    /// Of argument `.0`, the bits `.1` are `.2`.
+    Bits(u8, u32, u32),
+}
+
+const fn always(call: c_long) -> Rule {
+    Rule { call, when: &[] }
+}
+
+const fn when(call: c_long, when: &'static [Condition]) -> Rule {
+    Rule { call, when }
+}
+
+use Condition::{Are, Bits, Is};
+
+/// Memory that can be executed is never needed: neither mapped nor made.
+const NOT_EXECUTABLE: &[Condition] = &[Bits(2, libc::PROT_EXEC.cast_unsigned(), 0)];
+
+/// A thread of this process, not a process.
+const THREAD: &[Condition] = &[Bits(0, THREAD_FLAGS, THREAD_FLAGS)];
+const THREAD_FLAGS: u32 =
+    (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_FILES).cast_unsigned();
+
+const OPTIONS: &[Condition] = &[
+    Are(1, libc::IPPROTO_TCP.cast_unsigned(), 2, libc::TCP_NODELAY.cast_unsigned()),
+    Are(1, libc::IPPROTO_TCP.cast_unsigned(), 2, libc::TCP_QUICKACK.cast_unsigned()),
+    Are(1, libc::SOL_SOCKET.cast_unsigned(), 2, libc::SO_KEEPALIVE.cast_unsigned()),
+    Are(1, libc::IPPROTO_IP.cast_unsigned(), 2, libc::IP_TOS.cast_unsigned()),
+    Are(1, libc::IPPROTO_IPV6.cast_unsigned(), 2, libc::IPV6_TCLASS.cast_unsigned()),
+];
+
+const FILE_CONTROLS: &[Condition] = &[
+    Is(1, libc::F_GETFL.cast_unsigned()),
+    Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
+    Is(1, libc::F_SETPIPE_SZ.cast_unsigned()),
+];
+
+#[expect(clippy::cast_possible_truncation, reason = "request numbers have 32 bits")]
+const DEVICE_CONTROLS: &[Condition] =
+    &[Is(1, libc::FIONBIO as u32), Is(1, libc::TIOCSWINSZ as u32)];
+
+/// What every confined process may do.
+const ALWAYS: &[Rule] = &[
+    // The connection loop.
+    always(libc::SYS_read),
+    always(libc::SYS_write),
+    always(libc::SYS_recvmsg),
+    always(libc::SYS_sendmsg),
+    always(libc::SYS_ppoll),
+    #[cfg(target_arch = "x86_64")]
+    always(libc::SYS_poll),
+    always(libc::SYS_close),
+    always(libc::SYS_shutdown),
+    always(libc::SYS_eventfd2),
+    always(libc::SYS_getrandom),
+    always(libc::SYS_clock_gettime),
+    #[cfg(target_pointer_width = "64")]
+    always(libc::SYS_fstat),
+    #[cfg(target_pointer_width = "32")]
+    always(libc::SYS_fstat64),
+    #[cfg(target_pointer_width = "64")]
+    when(libc::SYS_fcntl, FILE_CONTROLS),
+    #[cfg(target_pointer_width = "32")]
+    when(libc::SYS_fcntl64, FILE_CONTROLS),
+    when(libc::SYS_ioctl, DEVICE_CONTROLS),
+    when(libc::SYS_setsockopt, OPTIONS),
+    when(
+        libc::SYS_getsockopt,
+        &[Are(1, libc::SOL_SOCKET.cast_unsigned(), 2, libc::SO_DOMAIN.cast_unsigned())],
+    ),
+    // Memory.
+    always(libc::SYS_brk),
+    #[cfg(target_pointer_width = "64")]
+    when(libc::SYS_mmap, NOT_EXECUTABLE),
+    #[cfg(target_pointer_width = "32")]
+    when(libc::SYS_mmap2, NOT_EXECUTABLE),
+    when(libc::SYS_mprotect, NOT_EXECUTABLE),
+    always(libc::SYS_munmap),
+    always(libc::SYS_mremap),
+    always(libc::SYS_madvise),
+    // Threads, their locks and their signal stacks.
+    when(libc::SYS_clone, THREAD),
+    always(libc::SYS_futex),
+    always(libc::SYS_set_robust_list),
+    always(libc::SYS_rseq),
+    always(libc::SYS_sigaltstack),
+    always(libc::SYS_rt_sigprocmask),
+    always(libc::SYS_rt_sigreturn),
+    always(libc::SYS_sched_getaffinity),
+    always(libc::SYS_sched_yield),
+    always(libc::SYS_gettid),
+    always(libc::SYS_restart_syscall),
+    always(libc::SYS_exit),
+    // The end, also by abort(3): SIGABRT to a thread of this process. Signals to others find no
+    // process of ours, and landlock and the uid forbid them.
+    always(libc::SYS_getpid),
+    always(libc::SYS_rt_sigaction),
+    when(libc::SYS_tgkill, &[Is(2, libc::SIGABRT.cast_unsigned())]),
+    always(libc::SYS_exit_group),
+    #[cfg(target_arch = "arm")]
+    always(libc::SYS_clock_gettime64),
+    #[cfg(target_arch = "arm")]
+    always(libc::SYS_futex_time64),
+    #[cfg(target_arch = "arm")]
+    always(libc::SYS_ppoll_time64),
+];
+
+/// What libraries try and can do without: threads by clone3, whose flags a filter cannot see, and
+/// paths (std looks for its own executable when it prints a panic).
+const REFUSED: &[c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_openat,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_statx,
+    libc::SYS_getcwd,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_pointer_width = "64")]
+    libc::SYS_newfstatat,
+];

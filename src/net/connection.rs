@@ -168,7 +168,7 @@ fn wait_for(client: &ClientSocket, what: PollFlags, until: Instant) -> bool {
 #[derive(Debug)]
 enum Stop {
     Closed(CloseReason, Vec<u8>),
-    /// The login is accepted and everything before it is said.
+    /// The login is accepted: another process goes on.
     HandOver,
 }
 
@@ -226,8 +226,6 @@ struct Connection<'a> {
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.
     login_owed: bool,
-    /// The login is accepted: freeze as soon as the outbox is empty.
-    freezing: bool,
     tos: (u8, u8),
     tos_set: Option<u8>,
     received_bytes: u64,
@@ -256,7 +254,6 @@ impl<'a> Connection<'a> {
             timers,
             key_exchange_owed: None,
             login_owed: false,
-            freezing: false,
             tos: options.tos,
             tos_set: None,
             received_bytes: 0,
@@ -294,9 +291,6 @@ impl<'a> Connection<'a> {
             sessions.pump(&mut self.core);
         }
         self.write()?;
-        if self.freezing && self.core.outbox().is_empty() {
-            return Err(Stop::HandOver);
-        }
         self.wait()?;
         self.due()?;
         let ready = std::mem::take(&mut self.ready);
@@ -338,7 +332,7 @@ impl<'a> Connection<'a> {
             .sessions
             .as_ref()
             .is_none_or(|sessions| !sessions.is_full())
-            && !self.freezing
+           
         {
             let Some(event) = self.core.next_event()? else {
                 return Ok(());
@@ -439,8 +433,7 @@ impl<'a> Connection<'a> {
                 self.core.auth_public_key_ok(&algorithm, &key);
             }
             ToNet::AuthSuccess { .. } if self.login_owed => {
-                self.login_owed = false;
-                self.freezing = true;
+                return Err(Stop::HandOver);
             }
             ToNet::Disconnect { reason, message } => {
                 self.core
@@ -668,7 +661,7 @@ impl<'a> Connection<'a> {
             .sessions
             .as_ref()
             .is_none_or(|sessions| !sessions.is_full());
-        served && !self.freezing && !self.core.inbox().is_empty()
+        served && !self.core.inbox().is_empty()
     }
 
     /// Sends what is left to say, for a bounded time.
