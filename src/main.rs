@@ -6,5 +6,9 @@ fn main() -> ExitCode {
     if let Some(status) = agent::memexec::run_as_helper(std::env::args_os()) {
         return status;
     }
+    let title = std::env::args_os().next().unwrap_or_default();
+    if title.as_encoded_bytes().starts_with(b"agent: net") {
+        return agent::net::main();
+    }
     ExitCode::FAILURE
 }

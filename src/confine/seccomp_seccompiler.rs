@@ -31,22 +31,32 @@ pub(super) fn install(rules: &[Rule], otherwise: Otherwise) -> Result<(), Confin
 }
 
 fn failed(errno: i32) -> ConfineError {
-    ConfineError { step: "seccomp", errno }
+    ConfineError {
+        step: "seccomp",
+        errno,
+    }
 }
 
 fn compile(rules: &[Rule], otherwise: Otherwise) -> Result<BpfProgram, seccompiler::BackendError> {
     let (matched, unmatched) = match otherwise {
         Otherwise::EndTheProcess => (SeccompAction::Allow, SeccompAction::KillProcess),
-        Otherwise::AllowAndRefuseThese => {
-            (SeccompAction::Errno(libc::ENOSYS.cast_unsigned()), SeccompAction::Allow)
-        }
+        Otherwise::AllowAndRefuseThese => (
+            SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+            SeccompAction::Allow,
+        ),
     };
     let mut chains = BTreeMap::new();
     for rule in rules {
         let chain = rule.when.iter().map(|condition| all_of(*condition));
         chains.insert(rule.call, chain.collect::<Result<Vec<_>, _>>()?);
     }
-    SeccompFilter::new(chains, unmatched, matched, std::env::consts::ARCH.try_into()?)?.try_into()
+    SeccompFilter::new(
+        chains,
+        unmatched,
+        matched,
+        std::env::consts::ARCH.try_into()?,
+    )?
+    .try_into()
 }
 
 fn all_of(condition: Condition) -> Result<SeccompRule, seccompiler::BackendError> {
@@ -56,7 +66,10 @@ fn all_of(condition: Condition) -> Result<SeccompRule, seccompiler::BackendError
     SeccompRule::new(match condition {
         Condition::Is(argument, value) => vec![is(argument, SeccompCmpOp::Eq, value)?],
         Condition::Are(first, value, second, other) => {
-            vec![is(first, SeccompCmpOp::Eq, value)?, is(second, SeccompCmpOp::Eq, other)?]
+            vec![
+                is(first, SeccompCmpOp::Eq, value)?,
+                is(second, SeccompCmpOp::Eq, other)?,
+            ]
         }
         Condition::Bits(argument, mask, value) => {
             vec![is(argument, SeccompCmpOp::MaskedEq(mask.into()), value)?]

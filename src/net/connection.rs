@@ -332,7 +332,6 @@ impl<'a> Connection<'a> {
             .sessions
             .as_ref()
             .is_none_or(|sessions| !sessions.is_full())
-           
         {
             let Some(event) = self.core.next_event()? else {
                 return Ok(());
