@@ -218,7 +218,7 @@ fn rsa(secret: &RsaSecret<'_>) -> Result<Parts, KeyFileError> {
         return Err(KeyFileError::Malformed);
     }
     let public_key = PublicKeyComponents { n, e };
-    let (d_p, d_q) = (crt_exponent(d, p)?, crt_exponent(d, q)?);
+    let (d_p, d_q) = (crt_exponent(d, e, p)?, crt_exponent(d, e, q)?);
     let components = KeyPairComponents {
         public_key,
         d,
@@ -265,39 +265,62 @@ fn fields_with_room_for(bytes: usize) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::with_capacity(bytes + 512))
 }
 
-/// d mod (prime - 1), which OpenSSH's format leaves out, in time that depends on the sizes only.
-fn crt_exponent(d: &[u8], prime: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+/// d mod (prime - 1), which OpenSSH's format leaves out. Checked against e, since ring would find
+/// out only when it signs.
+fn crt_exponent(d: &[u8], e: &[u8], prime: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
     let mut modulus = limbs(prime);
     match modulus.first_mut() {
         // A prime is odd: subtracting one clears a bit.
         Some(lowest) if *lowest & 1 == 1 => *lowest ^= 1,
         _ => return Err(KeyFileError::Malformed),
     }
+    let exponent = remainder(&limbs(d), &modulus);
+    let e = match limbs(e).as_slice() {
+        [e] => u128::from(*e),
+        _ => return Err(KeyFileError::Unsupported),
+    };
+    let mut product = Zeroizing::new(Vec::with_capacity(exponent.len() + 1));
+    let mut carry = 0;
+    for limb in exponent.iter() {
+        let sum = u128::from(*limb) * e + carry;
+        product.push(low_limb(sum));
+        carry = sum >> 64;
+    }
+    product.push(low_limb(carry));
+    match remainder(&product, &modulus).as_slice() {
+        [1, rest @ ..] if rest.iter().all(|limb| *limb == 0) => {}
+        _ => return Err(KeyFileError::Malformed),
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(exponent.len() * 8));
+    for limb in exponent.iter().rev() {
+        bytes.extend_from_slice(&limb.to_be_bytes());
+    }
+    let surplus = bytes.len() - prime.len();
+    Ok(Zeroizing::new(bytes[surplus..].to_vec()))
+}
+
+/// value mod modulus by long division, in time that depends on the sizes only.
+fn remainder(value: &[u64], modulus: &[u64]) -> Zeroizing<Vec<u64>> {
     let mut remainder = Zeroizing::new(vec![0_u64; modulus.len()]);
     let mut reduced = Zeroizing::new(vec![0_u64; modulus.len()]);
-    for byte in d {
-        for shift in (0..8).rev() {
+    for limb in value.iter().rev() {
+        for shift in (0..64).rev() {
             // remainder = 2 * remainder + bit, then once less modulus where that stays positive.
-            let mut carry = u64::from(byte >> shift & 1);
+            let mut carry = limb >> shift & 1;
             for limb in remainder.iter_mut() {
                 (*limb, carry) = (*limb << 1 | carry, *limb >> 63);
             }
             let mut borrow = false;
-            for ((to, from), less) in reduced.iter_mut().zip(remainder.iter()).zip(modulus.iter()) {
+            for ((to, from), less) in reduced.iter_mut().zip(remainder.iter()).zip(modulus) {
                 (*to, borrow) = from.borrowing_sub(*less, borrow);
             }
-            let enough = Choice::from(u8::from(carry == 1 || !borrow));
+            let enough = Choice::from(u8::from(carry == 1)) | !Choice::from(u8::from(borrow));
             for (to, from) in remainder.iter_mut().zip(reduced.iter()) {
                 to.conditional_assign(from, enough);
             }
         }
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(remainder.len() * 8));
-    for limb in remainder.iter().rev() {
-        bytes.extend_from_slice(&limb.to_be_bytes());
-    }
-    let surplus = bytes.len() - prime.len();
-    Ok(Zeroizing::new(bytes[surplus..].to_vec()))
+    remainder
 }
 
 /// Least significant limb first.
@@ -311,6 +334,11 @@ fn limbs(magnitude: &[u8]) -> Zeroizing<Vec<u64>> {
         );
     }
     limbs
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the rest is the carry")]
+fn low_limb(value: u128) -> u64 {
+    value as u64
 }
 
 #[cfg(test)]
@@ -366,34 +394,56 @@ mod tests {
     }
 
     #[test]
-    fn crt_exponents_are_remainders() {
-        let reduce = |d: u128, prime: u128| {
-            let trimmed = |number: u128| {
-                let bytes = number.to_be_bytes();
-                bytes[usize::try_from(number.leading_zeros() / 8).unwrap()..].to_vec()
-            };
-            let bytes = crt_exponent(&trimmed(d), &trimmed(prime)).unwrap();
-            bytes
-                .iter()
-                .fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
-        };
-        let big = u128::MAX - 12345;
-        for prime in [
+    fn remainders_are_those_of_division() {
+        let split = |number: u128| [low_limb(number), low_limb(number >> 64)];
+        let numbers = [
+            1,
+            2,
             3,
-            5,
-            251,
-            257,
-            65537,
-            (1 << 61) - 1,
-            u128::from(u64::MAX) - 58,
-            (1 << 127) - 1,
-        ] {
-            for d in [0, 1, 2, prime - 2, prime - 1, prime, big, u128::MAX] {
-                assert_eq!(reduce(d, prime), d % (prime - 1), "{d} mod {prime} - 1");
+            65_536,
+            (1 << 64) - 1,
+            1 << 64,
+            (1 << 127) - 2,
+            u128::MAX - 9,
+        ];
+        for modulus in numbers {
+            for value in numbers
+                .into_iter()
+                .chain([0, modulus - 1, modulus / 2, u128::MAX])
+            {
+                let expected = split(value % modulus);
+                assert_eq!(*remainder(&split(value), &split(modulus)), expected);
+                if let Ok(modulus) = u64::try_from(modulus) {
+                    assert_eq!(*remainder(&split(value), &[modulus]), expected[..1]);
+                }
             }
         }
-        assert!(crt_exponent(&[1], &[]).is_err());
-        assert!(crt_exponent(&[1], &[4]).is_err());
-        assert_eq!(crt_exponent(&[1, 2], &[1]).map(|bytes| bytes.len()), Ok(1));
+    }
+
+    #[test]
+    fn exponents_that_do_not_fit_are_refused() {
+        // 7 * 103 = 721 = 1 modulo 240 = (17 - 1) * (16 - 1), and modulo 16.
+        assert_eq!(crt_exponent(&[103], &[7], &[17]).as_deref(), Ok(&vec![7]));
+        assert_eq!(
+            crt_exponent(&[1, 2, 103], &[7], &[0, 17]).as_deref(),
+            Ok(&vec![0, 7])
+        );
+        for (d, e, prime) in [
+            (&[104][..], &[7][..], &[17][..]),
+            (&[103], &[9], &[17]),
+            (&[0], &[7], &[17]),
+            (&[103], &[7], &[]),
+            (&[103], &[7], &[0]),
+            (&[103], &[7], &[1]),
+            (&[103], &[7], &[16]),
+        ] {
+            assert_eq!(
+                crt_exponent(d, e, prime).err(),
+                Some(KeyFileError::Malformed),
+                "{d:?}"
+            );
+        }
+        let long = crt_exponent(&[103], &[1; 9], &[17]).err();
+        assert_eq!(long, Some(KeyFileError::Unsupported));
     }
 }
