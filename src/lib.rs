@@ -17,6 +17,7 @@ pub mod notify;
 pub mod pattern;
 pub mod records;
 pub mod ssh;
+pub mod trusted_path;
 
 /// Names this build: processes that talk over frames compare it first, since frames have no versions.
 pub const BUILD_ID: [u8; 16] = *include_bytes!(concat!(env!("OUT_DIR"), "/build-id"));

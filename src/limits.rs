@@ -189,3 +189,8 @@ pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;
 pub const LOGGED_BYTES_MAX: usize = 512;
 /// A log line: within what every syslogd takes (RFC 5424 section 6.1 recommends 2048).
 pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
+
+// Host keys.
+
+/// A private key file: RSA with 16384 bits takes 13 KiB.
+pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;
