@@ -2,10 +2,12 @@
 
 pub mod account;
 pub mod authorized_keys;
+pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod frames;
 pub mod host_keys;
+pub mod keygen;
 pub mod launch;
 pub mod limits;
 pub mod memexec;
