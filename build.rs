@@ -23,7 +23,6 @@ fn main() {
         "src",
         "helper/src",
         "helper/build.rs",
-        "helper/discard.ld",
         "helper/Cargo.toml",
         "helper/Cargo.lock",
     ] {

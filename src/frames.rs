@@ -218,7 +218,8 @@ wire_enum! {
             /// Banner still to be sent.
             banner: Option<Bytes>,
         },
-        /// To strangers' `net` with --inetd: serve this one connection. Descriptors: input, output.
+        /// To strangers' `net` with --inetd: serve this one connection, under the header's number.
+        /// Descriptors: input, output. No `Accept` comes from `net`; `Accepted` follows at once.
         10 => Serve,
         /// Connection 0: log level of the whole process (0 off to 5 trace).
         11 => SetLogLevel {

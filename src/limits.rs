@@ -74,8 +74,6 @@ pub const KEY_BLOB_MAX_BYTES: usize = 16 * 1024;
 pub const KEXINIT_MAX_BYTES: usize = 64 * 1024;
 /// Public values and shared secret of an exchange; the longest is sntrup761 with 1,190 bytes.
 pub const KEX_VALUE_MAX_BYTES: usize = 8 * 1024;
-/// Identification line (RFC 4253 section 4.2).
-pub const VERSION_MAX_BYTES: usize = 255;
 /// Key exchanges on one connection in a burst; 10 GbE with `RekeyLimit 1M` needs a thousand a second.
 pub const SIGNATURES_BURST: u32 = 1000;
 /// Key exchanges per second on one connection in the long run.
@@ -86,6 +84,14 @@ pub const WORKER_QUEUE_MAX: usize = 1024;
 /// Frozen connection: keys and up to one packet and one inbox of bytes not yet handled.
 pub const FROZEN_MAX_BYTES: usize = 400 * 1024;
 
+/// Frames of the monitor that wait for room in a link, in bytes: two of the largest hand-overs and
+/// some. A `net` that leaves more untaken is stuck.
+pub const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// The same in number, since each may hold descriptors.
+pub const OUTBOX_FRAMES_MAX: usize = 4096;
+/// A connection that was told to end and did not is cut off after this time.
+pub const ENDING_TIME_MS: u64 = 5_000;
+
 /// Log lines of one `net` or helper in a burst.
 pub const LOG_LINES_BURST: u32 = 200;
 /// Log lines of one `net` or helper per second in the long run.
@@ -95,6 +101,8 @@ pub const LOG_LINE_MAX_BYTES: usize = 1024;
 /// Bytes of a peer's text (version, disconnect message) in one log line.
 pub const PEER_TEXT_MAX_BYTES: usize = 200;
 
+/// Channels of one connection: beyond what any client of sessions opens, small enough for a table.
+pub const CHANNELS_PER_CONNECTION_MAX: u32 = 1024;
 /// Terminals of one connection: MaxSessions bounds them too, but that may be set to anything.
 pub const TERMINALS_PER_CONNECTION_MAX: usize = 64;
 /// Sessions with records on one connection.
@@ -182,15 +190,3 @@ pub const CONFIG_FILES_MAX: usize = 512;
 pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 16;
 /// A line of authorized_keys: OpenSSH's limit, room for an RSA key of 16384 bits and its options.
 pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;
-
-// Logging.
-
-/// Bytes of one name or message of a peer in a log line; names of accounts are shorter.
-pub const LOGGED_BYTES_MAX: usize = 512;
-/// A log line: within what every syslogd takes (RFC 5424 section 6.1 recommends 2048).
-pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
-
-// Host keys.
-
-/// A private key file: RSA with 16384 bits takes 13 KiB.
-pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;

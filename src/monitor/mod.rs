@@ -1,11 +1,73 @@
 //! The monitor: the one privileged process. It owns configuration, host keys, accounts, terminals,
 //! records, logs and the other processes.
+//!
+//! One thread, one loop; it parses no packet, never reads from a client's socket, opens no path that
+//! a user controls, resolves no name that a user gave. What a `net` or a helper sends is bounded,
+//! decoded by one codec, and checked against [`permit`]. Events come in through [`poller`]; what
+//! they mean is in the file of their subject.
 
+mod accept;
+mod allowed;
+mod authenticate;
+mod clock;
+mod connection;
+mod delay;
+mod end;
+mod handover;
+mod helpers;
+mod host;
+mod ids;
+mod keeper;
+mod key_reading;
+mod keys;
+mod listeners;
+mod live;
+mod log;
+mod net_frames;
+mod nets;
+mod outbox;
+mod permit;
+mod policy;
+mod poller;
+mod rate;
+mod reload;
+mod rundir;
+mod setup;
+mod sign;
+mod signals;
+mod socket;
+mod start;
+mod startups;
+mod terminals;
+mod timers;
+mod title;
+mod worker;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Instant;
 
 use crate::config::{Config, Loaded};
 use crate::host_keys::HostKey;
+use crate::memexec::OwnImage;
+use crate::notify::Notifier;
+
+use connection::{Connection, Generation};
+use host::Host;
+use ids::{ConnectionKey, Counter};
+use keeper::Split;
+use key_reading::Readers;
+use listeners::Listener;
+use nets::Nets;
+use poller::{Poller, Ready, Source};
+use rate::Rate;
+use rundir::Mark;
+use signals::Signals;
+use startups::Startups;
+use timers::{Deadline, Timers};
+use worker::Worker;
 
 /// What the command line hands over.
 #[derive(Debug)]
@@ -25,13 +87,157 @@ pub struct Start {
 }
 
 /// Serves until SIGTERM. The exit code is that of the process.
-#[expect(clippy::todo, unused_variables, reason = "interfaces first")]
 pub fn serve(start: Start) -> ExitCode {
-    todo!()
+    serve_with(start, None)
 }
 
-/// Ends the server of this configuration and all its connections.
-#[expect(clippy::todo, unused_variables, reason = "interfaces first")]
+/// [`serve`] with another executable than our own file in the role of `net`: how tests play a
+/// compromised one. The command line has no way here.
+pub fn serve_with(start: Start, net_image: Option<OwnImage>) -> ExitCode {
+    match Monitor::start(start, net_image) {
+        Ok(mut monitor) => monitor.run(),
+        Err(error) => {
+            ::log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends the servers of this configuration and all their connections.
 pub fn drain(config: &Config) -> ExitCode {
-    todo!()
+    let data_dir = config.global().data_dir;
+    match rundir::signal_all(&data_dir) {
+        Ok(0) => {
+            ::log::error!("no server is running for {}", data_dir.display());
+            ExitCode::FAILURE
+        }
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            ::log::error!("{}: {error}", data_dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now_s() -> i64 {
+    i64::try_from(clock::now().as_secs()).unwrap_or(i64::MAX)
+}
+
+/// All that the monitor knows.
+#[derive(Debug)]
+struct Monitor {
+    host: Host,
+    poller: Poller,
+    timers: Timers,
+    signals: Signals,
+    worker: Worker,
+    notifier: Notifier,
+    mark: Option<Mark>,
+    generation: Rc<Generation>,
+    config_path: Option<PathBuf>,
+    overrides: Vec<(String, String)>,
+    listeners: Vec<Listener>,
+    nets: Nets,
+    connections: BTreeMap<ConnectionKey, Connection>,
+    /// Numbers of connections.
+    keys: Counter,
+    /// SO_COOKIE of every client's socket.
+    cookies: HashSet<u64>,
+    startups: Startups,
+    readers: Readers,
+    /// For the bytes of key readers.
+    key_buffer: Vec<u8>,
+    drop_lines: Rate,
+    dropped_lines: u64,
+    /// Strangers' `net`s in a row that died young.
+    young_deaths: u32,
+    restart_planned: bool,
+    /// READY was said.
+    announced: bool,
+    /// One connection only.
+    inetd: bool,
+    /// No more connections are accepted; the end of the last ends this process.
+    stopping: bool,
+}
+
+impl Monitor {
+    fn run(&mut self) -> ExitCode {
+        let mut ready = Vec::new();
+        loop {
+            let timeout = self.timers.next_in(Instant::now());
+            self.poller.wait(timeout, &mut ready);
+            for event in &ready {
+                if self.event(*event) == Some(Split::Parent) {
+                    return ExitCode::SUCCESS;
+                }
+            }
+            let now = Instant::now();
+            while let Some(deadline) = self.timers.pop_due(now) {
+                self.deadline(deadline);
+            }
+            self.bury();
+            if self.is_finished() {
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+
+    /// Deals with one event; says who we are after a signal to stop.
+    fn event(&mut self, event: Ready) -> Option<Split> {
+        match event.source {
+            Source::Signals => return self.signal(),
+            Source::Worker => {
+                for done in self.worker.take() {
+                    self.signed(done);
+                }
+            }
+            Source::Net(id) => {
+                if event.writable {
+                    self.nets.flush(&self.poller, id);
+                }
+                if event.readable {
+                    self.net_ready(id);
+                }
+            }
+            Source::Helper(key) => self.helper_ready(key, event.readable, event.writable),
+            Source::Keys(key) => self.keys_ready(key),
+        }
+        None
+    }
+
+    fn signal(&mut self) -> Option<Split> {
+        let arrived = self.signals.take();
+        if arrived.child {
+            self.reap();
+        }
+        if arrived.drain {
+            self.drain();
+        }
+        if arrived.reload && !self.stopping && !self.inetd {
+            self.reload();
+        }
+        if arrived.stop && !self.stopping {
+            return Some(self.stop());
+        }
+        None
+    }
+
+    fn deadline(&mut self, deadline: Deadline) {
+        match deadline {
+            Deadline::Grace(key) => self.grace_over(key),
+            Deadline::Answer(key) => self.answer(key),
+            Deadline::KeyReading(key) => self.keys_unreadable(key, "it took too long"),
+            Deadline::Ending(key) => self.cut_off(key),
+            Deadline::HelperHello(key) => self.helper_lost(key, "it never said hello"),
+            Deadline::Idle(id) => self.end_net(id),
+            Deadline::NetHello(id) => self.nets.doom(id, "it never said hello"),
+            Deadline::Resume(id) => self.resume_accepting(id),
+            Deadline::Restart => self.restart_strangers(),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping && self.connections.is_empty()
+    }
 }

@@ -14,7 +14,7 @@ pub mod core;
 pub mod crypto;
 pub mod error;
 mod exchange;
-pub mod freeze;
+mod freeze;
 pub mod ident;
 mod incoming;
 pub mod message;

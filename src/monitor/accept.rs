@@ -1,0 +1,197 @@
+//! A stranger arrives: is the socket ours, is there room, and what does the configuration say.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, Generation, Phase};
+use super::ids::{ConnectionKey, NetId};
+use super::nets::Role;
+use super::permit::Permit;
+use super::setup::connection_options;
+use super::socket::{Client, Ends};
+use super::startups::{Bounds, Drop};
+use super::timers::Deadline;
+use super::{Monitor, log as lines};
+use crate::config::{Options, Subject};
+use crate::frames::ToNet;
+
+/// What OpenSSH sends before it closes.
+const NOT_ALLOWED: &str = "Not allowed at this time\r\n";
+
+impl Monitor {
+    /// A `net` says that it accepted a connection.
+    pub(super) fn accept(&mut self, net: NetId, number: u32, mut descriptors: Vec<OwnedFd>) {
+        let Some(process) = self.nets.get_mut(net) else { return };
+        if process.role != Role::Strangers || number <= process.highest {
+            return self.nets.doom(net, "it accepted under an impossible number");
+        }
+        process.highest = number;
+        let (Some(socket), true) = (descriptors.pop(), descriptors.is_empty()) else {
+            return self.nets.doom(net, "it accepted without a socket");
+        };
+        let addresses: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        let (client, ends) = match Client::accepted(socket, &addresses) {
+            Ok(accepted) => accepted,
+            Err(why) => {
+                // A client that is gone already has no peer name any more: nothing to suspect.
+                log::debug!("a connection was not taken: {why}");
+                return self.refuse(net, number, "");
+            }
+        };
+        if self.cookies.contains(&client.cookie) {
+            log::error!("attack: a net process passed one socket for two connections");
+            return self.refuse(net, number, "");
+        }
+        self.admit(net, number, client, ends);
+    }
+
+    /// The one connection of --inetd.
+    pub(super) fn serve_inherited(&mut self, net: NetId, client: Client, ends: Ends) {
+        const NUMBER: u32 = 1;
+        if let Some(process) = self.nets.get_mut(net) {
+            process.highest = NUMBER;
+        }
+        self.nets.send(&self.poller, net, NUMBER, &ToNet::Serve, &client.descriptors());
+        self.admit(net, NUMBER, client, ends);
+    }
+
+    fn admit(&mut self, net: NetId, number: u32, client: Client, ends: Ends) {
+        let generation = Rc::clone(&self.generation);
+        let options = effective_options(&generation, ends);
+        let text = match self.room_for(&options, ends) {
+            Ok(slot) => {
+                let Some(cookie) = self.host.random_bytes() else {
+                    self.startups.give_back(slot);
+                    return self.refuse(net, number, "");
+                };
+                return self.begin(net, number, client, ends, generation, &options, slot, cookie);
+            }
+            Err(text) => text,
+        };
+        self.refuse(net, number, text);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything that a connection begins with")]
+    fn begin(
+        &mut self,
+        net: NetId,
+        number: u32,
+        client: Client,
+        ends: Ends,
+        generation: Rc<Generation>,
+        options: &Options,
+        slot: super::startups::Slot,
+        cookie: [u8; 16],
+    ) {
+        let key = ConnectionKey(self.keys.next());
+        let told = Rc::new(connection_options(options, &generation.host_keys));
+        let frame = ToNet::Accepted { cookie, options: (*told).clone() };
+        let now = Instant::now();
+        let grace = (options.login_grace_s > 0).then(|| {
+            let time = Duration::from_secs(u64::from(options.login_grace_s));
+            self.timers.after(time, Deadline::Grace(key))
+        });
+        self.cookies.insert(client.cookie);
+        let connection = Connection {
+            net,
+            number,
+            client,
+            ends,
+            started: now,
+            generation,
+            options: told,
+            permit: Permit::new(now),
+            phase: Phase::Greeting,
+            cookie: Some(cookie),
+            signing: false,
+            session_id: Vec::new(),
+            host_key: Vec::new(),
+            client_version: Vec::new(),
+            grace,
+            slot: Some(slot),
+            helper: None,
+        };
+        log::debug!(
+            "Connection from {} on {} port {}",
+            connection.place(),
+            ends.local.ip(),
+            ends.local.port()
+        );
+        self.connections.insert(key, connection);
+        if let Some(process) = self.nets.get_mut(net) {
+            process.connections.insert(number, key);
+        }
+        self.nets.send(&self.poller, net, number, &frame, &[]);
+    }
+
+    /// Start-up limits; the error is what the client is told.
+    fn room_for(&mut self, options: &Options, ends: Ends) -> Result<super::startups::Slot, &'static str> {
+        let place = format!("{} port {}", ends.peer.ip(), ends.peer.port());
+        if self.connections.len() >= self.host.connections_max {
+            self.log_drop(&format!("drop connection from {place}: no more descriptors"));
+            return Err("");
+        }
+        let bounds = Bounds {
+            max: options.max_startups,
+            per_source: options.per_source_max_startups,
+            block: options.per_source_net_block,
+        };
+        let dice = self.host.random_bytes().map_or(0, u32::from_ne_bytes);
+        self.startups.take(ends.peer.ip(), &bounds, dice).map_err(|drop| {
+            let (word, code) = match drop {
+                Drop::MaxStartups => ("Maxstartups", "max-startups"),
+                Drop::PerSource => ("PerSourceMaxStartups", "per-source-max-startups"),
+            };
+            self.log_drop(&format!(
+                "drop connection from {place} on {} past {word}; reason={code}",
+                ends.local
+            ));
+            NOT_ALLOWED
+        })
+    }
+
+    /// A flood of connections must not be a flood of lines.
+    fn log_drop(&mut self, line: &str) {
+        if self.drop_lines.take(Instant::now()) {
+            if self.dropped_lines > 0 {
+                log::warn!("{} lines about dropped connections were left out", self.dropped_lines);
+                self.dropped_lines = 0;
+            }
+            log::warn!("{line}");
+        } else {
+            self.dropped_lines += 1;
+        }
+    }
+
+    fn refuse(&mut self, net: NetId, number: u32, text: &str) {
+        let frame = ToNet::Refused { text: text.into() };
+        self.nets.send(&self.poller, net, number, &frame, &[]);
+    }
+
+    /// LoginGraceTime is over.
+    pub(super) fn grace_over(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        connection.grace = None;
+        log::info!(
+            "Timeout before authentication for connection from {} to {}",
+            connection.ends.peer.ip(),
+            connection.ends.local.ip()
+        );
+        log::info!("{}", lines::fields("refused", None, connection, "login-grace-time"));
+        self.cut_off(key);
+    }
+}
+
+/// What the configuration says of a connection before a user is known.
+fn effective_options(generation: &Generation, ends: Ends) -> Options {
+    generation.config.effective(&Subject {
+        user: None,
+        groups: &[],
+        invalid_user: false,
+        address: ends.peer.ip(),
+        host: None,
+        local_address: ends.local.ip(),
+        local_port: ends.local.port(),
+    })
+}

@@ -1,0 +1,519 @@
+//! Deciding logins: requests of RFC 4252, one at a time for each connection.
+//!
+//! `net` is believed nothing: user, key and signature come out of the request, the session id out of
+//! the monitor's own exchange hash. Known and unknown names take the same steps: the same look-ups,
+//! the same launch of a helper, the same walk through key files (with the decoy's rights), the same
+//! floor under every "no".
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::allowed::{self, Facts, Refusal, Shell};
+use super::connection::{
+    AcceptedKey, Answer, Attempt, KnownKey, Pending, Phase, Step,
+};
+use super::ids::ConnectionKey;
+use super::keys::{Client, Found};
+use super::timers::Deadline;
+use super::{Monitor, log as lines};
+use crate::account::{self, Account};
+use crate::authorized_keys::KeyOptions;
+use crate::config::{Options, Subject};
+use crate::frames::ToNet;
+use crate::limits::{
+    AUTH_REQUEST_MAX_BYTES, BANNER_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES, KEY_QUERIES_MAX,
+};
+use crate::ssh::auth::{AuthRequest, Method, PublicKeyRequest};
+use crate::ssh::crypto::public_key::{KeyType, PublicKey};
+use agent_helper::wire::Bytes;
+
+/// The only method that is served.
+const PUBLICKEY: &str = "publickey";
+/// RFC 4253 section 11.1.
+const PROTOCOL_ERROR: u32 = 2;
+const SERVICE_NOT_AVAILABLE: u32 = 7;
+const NO_MORE_METHODS: u32 = 14;
+
+/// What becomes of a request right after decoding.
+enum Course {
+    /// Refused: counted as a failure unless it was the first `none`.
+    Refuse { counts: bool },
+    /// Look for the key.
+    Search { blob: Vec<u8> },
+    /// The key was found by a query a moment ago.
+    Known { options: KeyOptions },
+    Disconnect { reason: u32, text: &'static str },
+}
+
+impl Monitor {
+    /// A request arrived.
+    pub(super) fn authenticate(&mut self, key: ConnectionKey, request: Bytes) {
+        let arrived = Instant::now();
+        if request.len() > AUTH_REQUEST_MAX_BYTES {
+            return self.disconnect(key, PROTOCOL_ERROR, "authentication request too long");
+        }
+        let decoded = match AuthRequest::decode(&request) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.disconnect(key, PROTOCOL_ERROR, &error.to_string()),
+        };
+        if let Err((reason, text)) = self.meet(key, &decoded) {
+            return self.disconnect(key, reason, text);
+        }
+        let course = self.choose(key, &decoded);
+        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else { return };
+        if attempt.pending.is_some() {
+            return self.attack(key, "a request while another was unanswered");
+        }
+        attempt.pending = Some(Pending { arrived, request: request.clone(), step: Step::Queued });
+        match course {
+            Course::Disconnect { reason, text } => self.disconnect(key, reason, text),
+            Course::Refuse { counts } => self.refuse_request(key, counts),
+            Course::Known { options } => self.key_decided(key, Some(options)),
+            Course::Search { blob } => self.search_key(key, &blob),
+        }
+    }
+
+    /// Knows the user of the first request, and sees that later ones name the same.
+    fn meet(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Result<(), (u32, &'static str)> {
+        if request.service != b"ssh-connection" {
+            return Err((SERVICE_NOT_AVAILABLE, "no such service"));
+        }
+        let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
+        match &connection.phase {
+            Phase::Authenticating(attempt) if attempt.user == request.user => Ok(()),
+            Phase::Authenticating(_) => {
+                Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
+            }
+            _ => {
+                let attempt = self.new_attempt(key, request.user);
+                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key)) {
+                    let place = connection.place();
+                    if let Some(refusal) = attempt.refusal {
+                        log_refusal(&attempt, refusal, &place);
+                        log::info!(
+                            "{}",
+                            lines::fields("refused", Some(&attempt.user), connection, refusal.code())
+                        );
+                    }
+                    connection.enter(Phase::Authenticating(Box::new(attempt)));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks the user up: account, groups, options, whether a login is possible at all.
+    fn new_attempt(&self, key: ConnectionKey, user: &[u8]) -> Option<Attempt> {
+        let connection = self.connections.get(&key)?;
+        let found = account::lookup(user);
+        let unknown = found.is_none();
+        let account = found.unwrap_or_else(|| Account::decoy(self.host.decoy_id()));
+        let groups = account.groups();
+        let group_names = account::group_names(&groups);
+        let text = String::from_utf8_lossy(user);
+        let ends = connection.ends;
+        let options = connection.generation.config.effective(&Subject {
+            user: Some(&text),
+            groups: if unknown { &[] } else { &group_names },
+            invalid_user: unknown,
+            address: ends.peer.ip(),
+            host: None,
+            local_address: ends.local.ip(),
+            local_port: ends.local.port(),
+        });
+        let facts = Facts {
+            user: &text,
+            uid: account.uid,
+            groups: &group_names,
+            locked: account.is_locked(),
+            shell: shell_state(account.shell()),
+            address: ends.peer.ip(),
+            host: None,
+            only_uid: self.host.only_uid,
+        };
+        let refusal = match allowed::check(&facts, &options) {
+            _ if unknown => Some(Refusal::UnknownUser),
+            Ok(()) => None,
+            Err(refusal) => Some(refusal),
+        };
+        // From here on a refused account is walked through as an unknown one.
+        let (account, groups) = match refusal {
+            None => (account, groups),
+            Some(_) => {
+                let decoy = Account::decoy(self.host.decoy_id());
+                let groups = vec![decoy.gid];
+                (decoy, groups)
+            }
+        };
+        Some(Attempt {
+            user: user.to_vec(),
+            account,
+            groups,
+            refusal,
+            banner: options.banner.as_deref().and_then(read_banner),
+            requests: 0,
+            failures: 0,
+            queries: 0,
+            methods: options.authentication_methods.clone(),
+            accepted: Vec::new(),
+            known: None,
+            pending: None,
+            options: Rc::new(options),
+        })
+    }
+
+    fn choose(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Course {
+        let first = self.connections.get(&key).is_some_and(|connection| match &connection.phase {
+            Phase::Authenticating(attempt) => attempt.requests == 0,
+            _ => false,
+        });
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return Course::Refuse { counts: false };
+        };
+        let host_key = connection.host_key.clone();
+        let Some(attempt) = connection.attempt() else { return Course::Refuse { counts: false } };
+        attempt.requests += 1;
+        let public = match &request.method {
+            Method::None => return Course::Refuse { counts: !first },
+            Method::Other(_) => return Course::Refuse { counts: true },
+            Method::PublicKey(public) => public,
+        };
+        if !attempt.options.pubkey_authentication || !method_is_open(&attempt.methods) {
+            return Course::Refuse { counts: true };
+        }
+        if let Err(why) = key_acceptable(public, &attempt.options, &host_key) {
+            log::debug!("a key of {} is not looked for: {why}", lines::user_text(&attempt.user));
+            return Course::Refuse { counts: true };
+        }
+        if public.signature.is_none() && attempt.queries >= KEY_QUERIES_MAX {
+            return Course::Disconnect { reason: PROTOCOL_ERROR, text: "Too many key queries" };
+        }
+        if attempt.accepted.iter().any(|accepted| accepted.blob == public.key) {
+            return Course::Refuse { counts: true };
+        }
+        let lifetime = Duration::from_millis(KEY_ANSWER_LIFETIME_MS);
+        match attempt.known.take() {
+            Some(known)
+                if public.signature.is_some()
+                    && known.blob == public.key
+                    && known.at.elapsed() < lifetime =>
+            {
+                Course::Known { options: known.options }
+            }
+            _ => Course::Search { blob: public.key.to_vec() },
+        }
+    }
+
+    /// Starts reading key files; helper and the user's `net` come up meanwhile.
+    fn search_key(&mut self, key: ConnectionKey, blob: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let client = Client {
+            address: connection.ends.peer.ip(),
+            host: None,
+            now_s: super::now_s(),
+        };
+        let search = super::keys::KeySearch::new(blob, client);
+        if !self.ensure_helper(key) {
+            return self.refuse_request(key, true);
+        }
+        self.read_keys(key, search);
+        let expected = self.connections.get_mut(&key).and_then(|it| it.attempt()).and_then(|attempt| {
+            attempt.refusal.is_none().then(|| (attempt.account.uid, attempt.account.name.clone()))
+        });
+        if let Some((uid, name)) = expected {
+            self.expect_user(uid, &name);
+        }
+    }
+
+    /// The key files were read.
+    pub(super) fn keys_read(&mut self, key: ConnectionKey, found: Option<Found>, reports: &[String]) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let place = connection.place();
+        let Some(attempt) = connection.attempt() else { return };
+        let user = lines::user_text(&attempt.user);
+        // What the decoy's walk met is about no user of this machine.
+        if attempt.refusal.is_none() {
+            for report in reports {
+                log::info!("{report} (user {user} from {place})");
+            }
+        }
+        if let Some(found) = &found {
+            log::debug!("key file {} line {} holds a key for {user}", found.file + 1, found.line);
+        }
+        let found = found.filter(|_| attempt.refusal.is_none());
+        self.key_decided(key, found.map(|found| found.options));
+    }
+
+    /// It is known whether the request's key may log in; now the request itself.
+    fn key_decided(&mut self, key: ConnectionKey, options: Option<KeyOptions>) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let (net, number) = (connection.net, connection.number);
+        let session_id = connection.session_id.clone();
+        let Some(attempt) = connection.attempt() else { return };
+        let Some(pending) = attempt.pending.as_ref() else { return };
+        let request = pending.request.clone();
+        // Decoded once before: it is the same request.
+        let Ok(decoded) = AuthRequest::decode(&request) else { return };
+        let Method::PublicKey(public) = &decoded.method else { return };
+        let Some(options) = options else { return self.refuse_request(key, true) };
+        let Some(signature) = public.signature else {
+            attempt.queries += 1;
+            attempt.known =
+                Some(KnownKey { blob: public.key.to_vec(), options, at: Instant::now() });
+            attempt.pending = None;
+            let frame = ToNet::AuthPublicKeyOk {
+                algorithm: public.algorithm.into(),
+                key: public.key.into(),
+                banner: attempt.banner.take(),
+            };
+            return self.nets.send(&self.poller, net, number, &frame, &[]);
+        };
+        let verified = PublicKey::from_blob(public.key).ok().and_then(|public_key| {
+            let data = decoded.signed_data(&session_id)?;
+            public_key.verify(public.algorithm, &data, signature).ok()?;
+            Some(public_key)
+        });
+        match verified {
+            Some(public_key) if !session_id.is_empty() => {
+                let accepted = AcceptedKey {
+                    blob: public.key.to_vec(),
+                    options,
+                    description: describe(&public_key),
+                };
+                self.method_done(key, accepted);
+            }
+            _ => self.refuse_request(key, true),
+        }
+    }
+
+    /// A method succeeded: is it all that is asked for?
+    fn method_done(&mut self, key: ConnectionKey, accepted: AcceptedKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let place = connection.place();
+        let (net, number) = (connection.net, connection.number);
+        let Some(attempt) = connection.attempt() else { return };
+        let description = accepted.description.clone();
+        let forced = attempt.options.force_command.is_some() || accepted.options.command.is_some();
+        if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced) {
+            log::info!("ROOT LOGIN REFUSED FROM {place}");
+            return self.refuse_request(key, true);
+        }
+        attempt.accepted.push(accepted);
+        if !advance(&mut attempt.methods, PUBLICKEY) {
+            log::info!(
+                "Partial publickey for {} from {place} ssh2: {description}",
+                lines::user_text(&attempt.user)
+            );
+            attempt.pending = None;
+            let frame = ToNet::AuthFailure {
+                methods: open_methods(attempt),
+                partial: true,
+                banner: attempt.banner.take(),
+            };
+            return self.nets.send(&self.poller, net, number, &frame, &[]);
+        }
+        self.login_accepted(key);
+    }
+
+    /// The answer is no: it goes out when its time has come.
+    pub(super) fn refuse_request(&mut self, key: ConnectionKey, counts: bool) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let place = connection.place();
+        let Some(attempt) = connection.attempt() else { return };
+        attempt.failures += u32::from(counts);
+        let too_many = attempt.failures >= attempt.options.max_auth_tries;
+        let named = lines::named(attempt);
+        let user = attempt.user.clone();
+        let Some(pending) = attempt.pending.as_mut() else { return };
+        let (what, is_none) = describe_request(&pending.request);
+        let answer = if too_many { Answer::TooManyFailures } else { Answer::Failure };
+        let elapsed = pending.arrived.elapsed();
+        pending.step = Step::Answering { answer };
+        if counts {
+            log::info!("Failed {} for {named} from {place} ssh2{}", what.0, what.1);
+        }
+        if is_none && !too_many {
+            return self.answer(key);
+        }
+        let wait = self.host.delay.remaining(&user, elapsed);
+        self.timers.after(wait, Deadline::Answer(key));
+    }
+
+    /// The time for the answer has come.
+    pub(super) fn answer(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let place = connection.place();
+        let (net, number) = (connection.net, connection.number);
+        let Some(attempt) = connection.attempt() else { return };
+        let Some(Pending { step: Step::Answering { answer }, .. }) = &attempt.pending else { return };
+        let too_many = *answer == Answer::TooManyFailures;
+        attempt.pending = None;
+        if too_many {
+            let named = lines::named(attempt);
+            let user = attempt.user.clone();
+            log::info!(
+                "error: maximum authentication attempts exceeded for {named} from {place} ssh2 [preauth]"
+            );
+            if let Some(connection) = self.connections.get(&key) {
+                log::info!(
+                    "{}",
+                    lines::fields("refused", Some(&user), connection, "max-auth-tries")
+                );
+            }
+            return self.disconnect(key, PROTOCOL_ERROR, "Too many authentication failures");
+        }
+        let methods = open_methods(attempt);
+        if methods.is_empty() {
+            return self.disconnect(key, NO_MORE_METHODS, "No authentication methods available");
+        }
+        let frame = ToNet::AuthFailure { methods, partial: false, banner: attempt.banner.take() };
+        self.nets.send(&self.poller, net, number, &frame, &[]);
+    }
+}
+
+fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
+    let user = lines::user_text(&attempt.user);
+    match refusal {
+        Refusal::UnknownUser => log::info!("Invalid user {user} from {place}"),
+        Refusal::RootLogin => log::info!("ROOT LOGIN REFUSED FROM {place}"),
+        other => {
+            let address = place.split(' ').next().unwrap_or(place);
+            log::info!("User {user} from {address} not allowed because {}", other.text());
+        }
+    }
+}
+
+/// Whether the configuration lets such a key be looked for.
+fn key_acceptable(
+    public: &PublicKeyRequest<'_>,
+    options: &Options,
+    host_key: &[u8],
+) -> Result<(), &'static str> {
+    if public.key.len() > KEY_BLOB_MAX_BYTES {
+        return Err("its blob is too long");
+    }
+    let accepted = &options.pubkey_accepted_algorithms;
+    if !accepted.iter().any(|name| name.as_bytes() == public.algorithm) {
+        return Err("its algorithm is not in PubkeyAcceptedAlgorithms");
+    }
+    let key = PublicKey::from_blob(public.key).map_err(|_| "its blob is malformed")?;
+    if !key.key_type.algorithms().iter().any(|name| name.as_bytes() == public.algorithm) {
+        return Err("its algorithm is not one of its type's");
+    }
+    if key.key_type == KeyType::Rsa && key.bits() < options.required_rsa_bits {
+        return Err("it is shorter than RequiredRSASize");
+    }
+    if public.host_key.is_some_and(|claimed| claimed != host_key) {
+        return Err("it is bound to another host key");
+    }
+    Ok(())
+}
+
+/// What the log says of a request: method and key, and whether it was `none`.
+fn describe_request(request: &[u8]) -> ((String, String), bool) {
+    match AuthRequest::decode(request).map(|decoded| decoded.method) {
+        Ok(Method::PublicKey(public)) => {
+            let key = PublicKey::from_blob(public.key)
+                .map_or_else(|_| String::new(), |key| format!(": {}", describe(&key)));
+            ((PUBLICKEY.to_owned(), key), false)
+        }
+        Ok(Method::None) => (("none".to_owned(), String::new()), true),
+        Ok(Method::Other(name)) => ((lines::user_text(name), String::new()), false),
+        Err(_) => (("unknown".to_owned(), String::new()), false),
+    }
+}
+
+/// As OpenSSH logs a key: `ED25519 SHA256:…`.
+fn describe(key: &PublicKey) -> String {
+    format!("{} {}", key.key_type.short_name(), key.fingerprint())
+}
+
+/// Whether `publickey` may come next by AuthenticationMethods (none configured: yes).
+fn method_is_open(methods: &[Vec<String>]) -> bool {
+    methods.is_empty()
+        || methods.iter().any(|list| list.first().is_some_and(|name| is_publickey(name)))
+}
+
+fn is_publickey(name: &str) -> bool {
+    name == PUBLICKEY || name == "any"
+}
+
+/// Takes `method` off the lists that begin with it; true when the login is complete.
+fn advance(methods: &mut Vec<Vec<String>>, method: &str) -> bool {
+    if methods.is_empty() {
+        return true;
+    }
+    // OpenSSH: lists that do not begin with it stay as they are.
+    for list in methods.iter_mut() {
+        if list.first().is_some_and(|name| name == method || name == "any") {
+            list.remove(0);
+        }
+    }
+    methods.iter().any(Vec::is_empty)
+}
+
+/// What SSH_MSG_USERAUTH_FAILURE lists.
+fn open_methods(attempt: &Attempt) -> Vec<Bytes> {
+    if attempt.options.pubkey_authentication && method_is_open(&attempt.methods) {
+        vec![PUBLICKEY.into()]
+    } else {
+        Vec::new()
+    }
+}
+
+fn shell_state(shell: &[u8]) -> Shell {
+    use rustix::fs::{Access, FileType, access, stat};
+    match stat(shell) {
+        Err(_) => Shell::Missing,
+        Ok(found) => {
+            let regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+            let executable = found.st_mode & 0o111 != 0 && access(shell, Access::EXEC_OK).is_ok();
+            if regular && executable { Shell::Usable } else { Shell::NotExecutable }
+        }
+    }
+}
+
+/// The file that `Banner` names: the administrator's, regular, bounded.
+fn read_banner(path: &std::path::Path) -> Option<Bytes> {
+    let text = super::policy::read_small(path, BANNER_MAX_BYTES)?;
+    (!text.is_empty()).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists(text: &[&[&str]]) -> Vec<Vec<String>> {
+        text.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
+    }
+
+    #[test]
+    fn without_lists_one_method_is_enough() {
+        let mut methods = lists(&[]);
+        assert!(method_is_open(&methods));
+        assert!(advance(&mut methods, PUBLICKEY));
+    }
+
+    #[test]
+    fn a_list_is_worked_off_in_order() {
+        let mut methods = lists(&[&["publickey", "publickey"], &["password", "publickey"]]);
+        assert!(method_is_open(&methods));
+        assert!(!advance(&mut methods, PUBLICKEY));
+        assert!(method_is_open(&methods));
+        assert!(advance(&mut methods, PUBLICKEY));
+    }
+
+    #[test]
+    fn a_method_that_no_list_begins_with_is_closed() {
+        let methods = lists(&[&["password", "publickey"]]);
+        assert!(!method_is_open(&methods));
+    }
+
+    #[test]
+    fn shells_must_be_files_that_can_be_executed() {
+        assert_eq!(shell_state(b"/bin/sh"), Shell::Usable);
+        assert_eq!(shell_state(b"/nonexistent/sh"), Shell::Missing);
+        assert_eq!(shell_state(b"/etc/passwd"), Shell::NotExecutable);
+        assert_eq!(shell_state(b"/"), Shell::NotExecutable);
+    }
+}

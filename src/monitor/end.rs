@@ -1,0 +1,224 @@
+//! Endings: of a connection, of a `net`, of everything.
+
+use std::time::Duration;
+
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::Monitor;
+use super::connection::{Connection, Phase, Step};
+use super::ids::{ConnectionKey, NetId};
+use super::log as lines;
+use super::nets::{Net, Role};
+use super::timers::Deadline;
+use crate::frames::{CloseReason, ToNet};
+use crate::limits::ENDING_TIME_MS;
+
+impl Monitor {
+    /// `net` says that a connection ended.
+    pub(super) fn closed(
+        &mut self,
+        key: ConnectionKey,
+        reason: CloseReason,
+        detail: &[u8],
+        bytes: (u64, u64),
+    ) {
+        if let Some(connection) = self.connections.get(&key) {
+            let (line, code) = lines::ending(connection, reason, detail);
+            log::info!("{line}");
+            if matches!(reason, CloseReason::ByPeer { .. }) {
+                // OpenSSH's second line, which says who.
+                log::info!("{}", lines::ending(connection, CloseReason::Ended, b"").0);
+            }
+            let user = match &connection.phase {
+                Phase::Live(live) => Some(live.login.name.as_slice()),
+                Phase::Ending { user: Some(login), .. } => Some(login.name.as_slice()),
+                _ => None,
+            };
+            log::info!(
+                "{} seconds={} received={} sent={}",
+                lines::fields("end", user, connection, code),
+                connection.age().as_secs(),
+                bytes.0,
+                bytes.1
+            );
+        }
+        self.forget(key);
+    }
+
+    /// Ends a connection politely: SSH_MSG_DISCONNECT, and a while for it to go out.
+    pub(super) fn disconnect(&mut self, key: ConnectionKey, reason: u32, text: &str) {
+        let Some(connection) = self.connections.get(&key) else { return };
+        log::info!("Disconnecting {}: {text} [preauth]", connection.place());
+        let frame = ToNet::Disconnect { reason, message: text.into() };
+        self.nets.send(&self.poller, connection.net, connection.number, &frame, &[]);
+        self.stop_reading(key);
+        self.drop_helper(key);
+        self.end_soon(key);
+    }
+
+    /// Cuts a connection off if it has not ended by itself in a while.
+    pub(super) fn end_soon(&mut self, key: ConnectionKey) {
+        let time = Duration::from_millis(ENDING_TIME_MS);
+        let timer = self.timers.after(time, Deadline::Ending(key));
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return self.timers.cancel(Some(timer));
+        };
+        let user = match &connection.phase {
+            Phase::Live(live) => Some(live.login.clone()),
+            Phase::Ending { user, timer: running } => {
+                self.timers.cancel(Some(*running));
+                user.clone()
+            }
+            _ => None,
+        };
+        drop(connection.enter(Phase::Ending { timer, user }));
+    }
+
+    /// Ends a connection at once, whatever its `net` does.
+    pub(super) fn cut_off(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(&key) else { return };
+        connection.client.shut_down();
+        let frame = ToNet::Disconnect { reason: 11, message: "".into() };
+        self.nets.send(&self.poller, connection.net, connection.number, &frame, &[]);
+        self.forget(key);
+    }
+
+    /// Gives back everything that a connection held.
+    fn forget(&mut self, key: ConnectionKey) {
+        self.stop_reading(key);
+        self.end_sessions(key);
+        self.drop_helper(key);
+        let Some(mut connection) = self.connections.remove(&key) else { return };
+        self.cookies.remove(&connection.client.cookie);
+        self.timers.cancel(connection.grace.take());
+        match &connection.phase {
+            Phase::Ending { timer, .. } => self.timers.cancel(Some(*timer)),
+            Phase::HandingOver(hand_over) => self.net_is_idle(hand_over.target),
+            _ => {}
+        }
+        if let Some(slot) = connection.slot.take() {
+            self.startups.give_back(slot);
+        }
+        let net = connection.net;
+        if let Some(process) = self.nets.get_mut(net) {
+            process.connections.remove(&connection.number);
+        }
+        // The socket is closed here; a `net` that paused for want of descriptors shares the table of
+        // the whole system with us.
+        drop(connection);
+        self.net_is_idle(net);
+        self.end_retired(net);
+    }
+
+    /// A `net` that accepts no more is let go with its last connection.
+    pub(super) fn end_retired(&mut self, id: NetId) {
+        if self.nets.get(id).is_some_and(|net| net.retired && net.connections.is_empty()) {
+            self.end_net(id);
+        }
+    }
+
+    /// Lets a `net` go: it ends when its link does.
+    pub(super) fn end_net(&mut self, id: NetId) {
+        if let Some(net) = self.nets.remove(id) {
+            self.release(&net);
+        }
+    }
+
+    fn release(&mut self, net: &Net) {
+        self.timers.cancel(net.idle);
+        self.timers.cancel(net.hello);
+        self.poller.remove(net.link());
+    }
+
+    /// Buries the `net`s that ended, or that did what none of ours does.
+    pub(super) fn bury(&mut self) {
+        loop {
+            let doomed = self.nets.take_doomed();
+            if doomed.is_empty() {
+                return;
+            }
+            for (id, why) in doomed {
+                let Some(net) = self.nets.remove(id) else { continue };
+                self.release(&net);
+                let pid = net.pid;
+                if !(net.retired && net.connections.is_empty()) {
+                    log::error!("net[{}] is gone: {why}", pid.as_raw_nonzero());
+                }
+                // Whatever it is doing: its connections are over.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                for key in net.connections.values() {
+                    self.lost(*key);
+                }
+                if net.role == Role::Strangers && !net.retired {
+                    self.replace_strangers(net.started.elapsed());
+                }
+            }
+        }
+    }
+
+    /// The process of a connection is gone.
+    fn lost(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get(&key) {
+            connection.client.shut_down();
+            log::info!("{}", lines::ending(connection, CloseReason::Fault, b"").0);
+        }
+        self.forget(key);
+    }
+
+    /// Collects children. Their links say that they are gone; this says how.
+    pub(super) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(id) = self.nets.by_pid(pid) {
+                self.nets.doom(id, describe(status));
+            }
+        }
+    }
+
+    /// `agent drain`: all connections end, and then this process.
+    pub(super) fn drain(&mut self) {
+        log::info!("draining: all connections are ended");
+        self.notifier.stopping();
+        self.listeners.clear();
+        self.stopping = true;
+        if let Some(path) = &self.generation.options.pid_file {
+            super::rundir::remove_pid_file(path);
+        }
+        let all: Vec<_> = self.connections.keys().copied().collect();
+        for key in all {
+            self.disconnect(key, 11, "the server is shut down");
+        }
+        let strangers: Vec<_> = self
+            .nets
+            .iter()
+            .filter(|(_, net)| net.role == Role::Strangers)
+            .map(|(id, _)| id)
+            .collect();
+        for id in strangers {
+            self.nets.send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
+            if let Some(net) = self.nets.get_mut(id) {
+                net.retired = true;
+            }
+            self.end_retired(id);
+        }
+    }
+}
+
+fn describe(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("it exited with status {code}"),
+        (_, Some(signal)) => format!("it was killed by signal {signal}"),
+        _ => "it ended".into(),
+    }
+}
+
+impl Connection {
+    /// The pipe of a key reader under way.
+    pub(super) fn key_pipe(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        let Phase::Authenticating(attempt) = &self.phase else { return None };
+        match &attempt.pending.as_ref()?.step {
+            Step::Reading { pipe, .. } => Some(pipe.as_fd()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The helper of one connection: launched at the first request that needs it, gone with the link.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
+use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::wire::Wire;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::Monitor;
+use super::connection::{Phase, Step};
+use super::host::Host;
+use super::ids::ConnectionKey;
+use super::outbox::Outbox;
+use super::poller::{Poller, Source};
+use super::rate::Rate;
+use super::timers::{Deadline, TimerId};
+use crate::limits::{FRAMES_PER_TURN, HELLO_TIME_MS, LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+
+#[derive(Debug)]
+pub(super) struct Helper {
+    link: Link,
+    assembly: Assembly,
+    outbox: Outbox,
+    pub stage: HelperStage,
+    /// It was sent the policy, perhaps before its hello arrived here.
+    pub accepted: bool,
+    pub hello: Option<TimerId>,
+    pub logs: Rate,
+}
+
+/// What the helper was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HelperStage {
+    /// Started; everything it sends before its hello is an error.
+    Started,
+    /// Root, reads keys when asked.
+    Waiting,
+    /// It was given the policy: it becomes the user.
+    Accepted,
+    /// It is the user: nothing it says is believed.
+    Ready,
+}
+
+impl Helper {
+    pub(super) fn launch(host: &mut Host, poller: &Poller, key: ConnectionKey) -> std::io::Result<Self> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        host.helper.launch(c"agent-helper: [auth]", theirs.as_fd())?;
+        poller.add(&ours, Source::Helper(key))?;
+        Ok(Self {
+            link: Link::new(ours),
+            assembly: Assembly::default(),
+            outbox: Outbox::default(),
+            stage: HelperStage::Started,
+            accepted: false,
+            hello: None,
+            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, Instant::now()),
+        })
+    }
+
+    /// Sends without waiting. An error ends the helper's connection.
+    pub(super) fn send(
+        &mut self,
+        poller: &Poller,
+        key: ConnectionKey,
+        frame: &MonitorToHelper,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), LinkError> {
+        let was_empty = self.outbox.is_empty();
+        self.outbox.send(&self.link, 0, frame.to_wire(), descriptors)?;
+        if was_empty && !self.outbox.is_empty() {
+            let _ = poller.want_room(&self.link, Source::Helper(key), true);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Option<Received>, LinkError> {
+        self.link.receive(&mut self.assembly, false)
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Monitor {
+    /// Starts the helper of a connection that has none. Says whether there is one now.
+    pub(super) fn ensure_helper(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get_mut(&key) else { return false };
+        if connection.helper.is_some() {
+            return true;
+        }
+        match Helper::launch(&mut self.host, &self.poller, key) {
+            Ok(mut helper) => {
+                let time = std::time::Duration::from_millis(HELLO_TIME_MS);
+                helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
+                connection.helper = Some(helper);
+                true
+            }
+            Err(error) => {
+                log::error!("the helper could not be started: {error}");
+                false
+            }
+        }
+    }
+
+    /// Forgets the helper: the end of the link ends the process, and with it its sessions.
+    pub(super) fn drop_helper(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if let Some(helper) = connection.helper.take() {
+            self.timers.cancel(helper.hello);
+            self.poller.remove(helper.link());
+        }
+    }
+
+    /// Input, room or the end on a helper's link.
+    pub(super) fn helper_ready(&mut self, key: ConnectionKey, readable: bool, writable: bool) {
+        if writable {
+            let helper = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut());
+            if let Some(helper) = helper {
+                let flushed = helper.outbox.flush(&helper.link);
+                if helper.outbox.is_empty() {
+                    let _ = self.poller.want_room(&helper.link, Source::Helper(key), false);
+                }
+                if let Err(error) = flushed {
+                    self.helper_lost(key, &error.to_string());
+                }
+            }
+        }
+        if !readable {
+            return;
+        }
+        for _ in 0..FRAMES_PER_TURN {
+            let helper = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut());
+            let Some(helper) = helper else { return };
+            match helper.receive() {
+                Ok(Some(received)) => self.helper_frame(key, &received),
+                Ok(None) => {
+                    // 32 KiB for each idle session would be its largest part.
+                    Link::release_buffer(&mut helper.assembly);
+                    return;
+                }
+                Err(LinkError::Closed) => return self.helper_lost(key, "it ended"),
+                Err(error) => return self.helper_lost(key, &error.to_string()),
+            }
+        }
+    }
+
+    fn helper_frame(&mut self, key: ConnectionKey, received: &Received) {
+        if !received.descriptors.is_empty() {
+            return self.helper_lost(key, "it sent descriptors");
+        }
+        let frame = match HelperToMonitor::from_wire(&received.content) {
+            Ok(frame) => frame,
+            Err(error) => return self.helper_lost(key, &error.to_string()),
+        };
+        let Some(helper) = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut()) else {
+            return;
+        };
+        match (helper.stage, frame) {
+            (HelperStage::Started, HelperToMonitor::Hello { build_id }) => {
+                if build_id != crate::BUILD_ID {
+                    return self.helper_lost(key, "it is of another build");
+                }
+                self.timers.cancel(helper.hello.take());
+                helper.stage =
+                    if helper.accepted { HelperStage::Accepted } else { HelperStage::Waiting };
+            }
+            (HelperStage::Waiting | HelperStage::Accepted, HelperToMonitor::KeysRead { ok }) => {
+                if !ok {
+                    log::debug!("a key reader could not become its user");
+                }
+            }
+            (HelperStage::Accepted, HelperToMonitor::Ready) => {
+                helper.stage = HelperStage::Ready;
+                self.helper_is_ready(key);
+            }
+            (HelperStage::Accepted, HelperToMonitor::Failed { step, errno }) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                let step = crate::logging::escape(&step);
+                self.login_failed_late(key, &format!("{step}: {error}"));
+            }
+            (_, HelperToMonitor::Log { level, message }) => {
+                if helper.logs.take(Instant::now()) {
+                    self.log_of_helper(key, level, &message);
+                }
+            }
+            (HelperStage::Ready, frame) => self.session_frame(key, frame),
+            (_, frame) => {
+                self.helper_lost(key, &format!("it sent {} out of turn", frame.kind().1));
+            }
+        }
+    }
+
+    /// The helper is gone, or is to go.
+    pub(super) fn helper_lost(&mut self, key: ConnectionKey, why: &str) {
+        self.drop_helper(key);
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        match &connection.phase {
+            Phase::Live(_) => {
+                log::debug!("the helper of {} is gone: {why}", connection.place());
+                self.end_sessions(key);
+                // Its net sees the end of the session socket and says goodbye; if not, we do.
+                self.end_soon(key);
+            }
+            Phase::HandingOver(_) => self.login_failed_late(key, why),
+            Phase::Authenticating(attempt) => {
+                log::error!("the helper of {} is gone: {why}", connection.place());
+                if matches!(&attempt.pending, Some(pending) if !matches!(pending.step, Step::Answering { .. }))
+                {
+                    self.keys_unreadable(key, "the helper is gone");
+                }
+            }
+            Phase::Greeting | Phase::Ending { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the monitor stands on: who it is, the executables, ids, limits it was started with.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::delay::FailureDelay;
+use crate::account;
+use crate::config::Options;
+use crate::memexec::{self, HelperImage, OwnImage};
+use crate::records::Records;
+use crate::ssh::crypto::Random;
+
+/// Ids of the confined processes: no account needs to exist for them, and `nobody` owns files in
+/// places. One each, so that none can signal another.
+const NET_ID: u32 = 64310;
+const USERS_NET_ID: u32 = 64311;
+const DECOY_ID: u32 = 64313;
+
+/// A user and a group to be confined to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub as_root: bool,
+    /// Without root: the only user who may log in.
+    pub only_uid: Option<u32>,
+    /// The executable of every `net`: the agent's own file.
+    pub net_image: OwnImage,
+    pub helper: HelperImage,
+    /// RLIMIT_NOFILE that the server was started with: sessions get it back.
+    pub nofile: (u64, u64),
+    /// Connections that the raised limit has room for.
+    pub connections_max: usize,
+    pub oom_score_adj: Option<i32>,
+    pub random: Random,
+    pub delay: FailureDelay,
+    pub tty_group: Option<u32>,
+    pub time_zone: Option<Vec<u8>>,
+}
+
+impl Host {
+    pub(super) fn new(options: &Options, as_root: bool, net_image: Option<OwnImage>) -> io::Result<Self> {
+        let own = OwnImage::open()?;
+        let mut helper = memexec::prepare(options.helper_mode, &own).map_err(io::Error::other)?;
+        for refusal in helper.refusals() {
+            log::warn!("helper: {:?} does not work here: {}", refusal.mode, refusal.reason);
+        }
+        let (nofile, connections_max) = raise_descriptors();
+        let oom_score_adj = protect_from_oom(as_root);
+        helper.set_oom_score_adj(oom_score_adj);
+        let random = Random::system();
+        let mut secret = [0; 32];
+        random.fill(&mut secret).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        let only_uid = (!as_root).then(|| rustix::process::geteuid().as_raw());
+        Ok(Self {
+            as_root,
+            only_uid,
+            net_image: net_image.unwrap_or(own),
+            helper,
+            nofile,
+            connections_max,
+            oom_score_adj,
+            random,
+            delay: FailureDelay::new(secret),
+            tty_group: account::group_id(c"tty"),
+            time_zone: std::env::var_os("TZ").map(std::os::unix::ffi::OsStringExt::into_vec),
+        })
+    }
+
+    /// Whom strangers' `net` is confined to; `None` without root.
+    pub(super) fn net_ids(&self, options: &Options) -> Option<Ids> {
+        self.as_root.then(|| privsep_ids(options).unwrap_or(Ids { uid: NET_ID, gid: NET_ID }))
+    }
+
+    /// Whom a user's `net` is confined to; `None` without root.
+    pub(super) fn users_net_ids(&self) -> Option<Ids> {
+        self.as_root.then_some(Ids { uid: USERS_NET_ID, gid: USERS_NET_ID })
+    }
+
+    /// Whose rights the walk for an unknown user has.
+    pub(super) fn decoy_id(&self) -> u32 {
+        match self.only_uid {
+            Some(own) => own,
+            None => DECOY_ID,
+        }
+    }
+
+    /// Records are root's business, and written where the configuration wants them.
+    pub(super) fn records(&self, options: &Options) -> Records {
+        Records::new(self.as_root && options.accounting)
+    }
+
+    pub(super) fn random_bytes<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes).ok().map(|()| bytes)
+    }
+}
+
+fn privsep_ids(options: &Options) -> Option<Ids> {
+    let name = options.privsep_user.as_ref()?;
+    let Some(account) = account::lookup(name.as_bytes()) else {
+        log::warn!("PrivsepUser: there is no such account; using unused ids");
+        return None;
+    };
+    Some(Ids { uid: account.uid, gid: account.gid })
+}
+
+/// Raises the limit on descriptors; gives what it was, and how many connections fit now.
+fn raise_descriptors() -> ((u64, u64), usize) {
+    use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED};
+    let was = getrlimit(Resource::Nofile);
+    let unlimited = u64::MAX;
+    let hard = was.maximum.unwrap_or(unlimited);
+    if setrlimit(Resource::Nofile, Rlimit { current: was.maximum, maximum: was.maximum }).is_err() {
+        log::warn!("the limit on open files could not be raised");
+    }
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(unlimited);
+    let room = usize::try_from(now).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED);
+    let connections = (room / DESCRIPTORS_PER_CONNECTION).clamp(1, CONNECTIONS_MAX);
+    ((was.current.unwrap_or(unlimited), hard), connections)
+}
+
+/// The last process to be killed when memory runs out should be the one that lets an administrator
+/// in (OpenSSH: oom_adjust_setup). Gives the value before.
+fn protect_from_oom(as_root: bool) -> Option<i32> {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let before = std::fs::read_to_string(PATH).ok()?.trim().parse().ok()?;
+    if as_root && std::fs::write(PATH, "-1000").is_err() {
+        log::debug!("oom_score_adj could not be lowered");
+    }
+    Some(before)
+}

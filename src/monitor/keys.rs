@@ -1,0 +1,402 @@
+//! Looking for one public key in what the key reader sends: bytes of the user, read as root.
+//!
+//! Owns the form of the reader's answer and which line counts. The first line with the key whose
+//! options permit this client wins, as with OpenSSH; what is wrong with lines is reported, a bounded
+//! number of times. No system calls in here.
+
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use agent_helper::frame::KeyRecord;
+
+use crate::authorized_keys::{KeyLine, KeyOptions, LineError, Lines, parse_line};
+use crate::limits::{KEY_FILES_MAX_BYTES, KEY_LINE_REPORTS_MAX};
+use crate::logging::escape;
+use crate::pattern::{Outcome, matches_client};
+
+/// Whom a key line must permit.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub address: IpAddr,
+    pub host: Option<String>,
+    /// Seconds since 1970.
+    pub now_s: i64,
+}
+
+/// The line that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub options: KeyOptions,
+    /// Index of the file in the request.
+    pub file: u32,
+    pub line: u32,
+}
+
+/// How far the search is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    More,
+    /// The reader is done.
+    Done,
+    /// The reader sent what no reader of ours sends, or too much.
+    Broken(&'static str),
+}
+
+/// A search under way.
+#[derive(Debug)]
+pub(super) struct KeySearch {
+    wanted: Vec<u8>,
+    client: Client,
+    state: State,
+    total_bytes: usize,
+    found: Option<Found>,
+    reports: Vec<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Collecting a header.
+    Header { bytes: Vec<u8>, file: Option<OpenFile> },
+    /// Inside a record.
+    Content { record: KeyRecord, left: usize, text: Vec<u8>, file: Option<OpenFile> },
+    Done,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    index: u32,
+    lines: Lines,
+}
+
+/// A sentence about a file is ours, but it passed through the user's process.
+const SENTENCE_MAX_BYTES: usize = 512;
+
+impl KeySearch {
+    pub(super) fn new(wanted: &[u8], client: Client) -> Self {
+        Self {
+            wanted: wanted.to_vec(),
+            client,
+            state: State::Header { bytes: Vec::new(), file: None },
+            total_bytes: 0,
+            found: None,
+            reports: Vec::new(),
+        }
+    }
+
+    /// What was found, and what to log.
+    pub(super) fn finish(self) -> (Option<Found>, Vec<String>) {
+        (self.found, self.reports)
+    }
+
+    /// Takes the next bytes of the pipe.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Progress {
+        self.total_bytes = self.total_bytes.saturating_add(bytes.len());
+        if self.total_bytes > KEY_FILES_MAX_BYTES {
+            return Progress::Broken("the key files are too large together");
+        }
+        loop {
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Done if bytes.is_empty() => return Progress::Done,
+                State::Done => return Progress::Broken("bytes behind the end"),
+                State::Header { bytes: mut header, file } => {
+                    let missing = KeyRecord::HEADER_BYTES - header.len();
+                    let (head, rest) = bytes.split_at(missing.min(bytes.len()));
+                    header.extend_from_slice(head);
+                    bytes = rest;
+                    if header.len() < KeyRecord::HEADER_BYTES {
+                        self.state = State::Header { bytes: header, file };
+                        return Progress::More;
+                    }
+                    if let Err(why) = self.begin(decode(&header), file) {
+                        return Progress::Broken(why);
+                    }
+                }
+                State::Content { record, left, mut text, mut file } => {
+                    let (head, rest) = bytes.split_at(left.min(bytes.len()));
+                    bytes = rest;
+                    match &mut file {
+                        Some(open) if record.status == KeyRecord::CHUNK => {
+                            let OpenFile { index, lines } = open;
+                            lines.push(head, |number, line| {
+                                judge(
+                                    &self.wanted,
+                                    &self.client,
+                                    &mut self.found,
+                                    &mut self.reports,
+                                    (*index, number),
+                                    line,
+                                );
+                            });
+                        }
+                        _ => text.extend_from_slice(head),
+                    }
+                    let left = left - head.len();
+                    if left > 0 {
+                        self.state = State::Content { record, left, text, file };
+                        return Progress::More;
+                    }
+                    self.end_of_record(record, &text, file);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, record: KeyRecord, file: Option<OpenFile>) -> Result<(), &'static str> {
+        let left = usize::try_from(record.len).map_err(|_| "a record is too long")?;
+        let continues = file.as_ref().is_none_or(|open| open.index == record.file);
+        match record.status {
+            KeyRecord::CHUNK if continues => {
+                let file = file.unwrap_or_else(|| OpenFile { index: record.file, lines: Lines::new() });
+                self.state = State::Content { record, left, text: Vec::new(), file: Some(file) };
+            }
+            KeyRecord::COMPLETE | KeyRecord::TRUNCATED if continues && left == 0 => {
+                self.end_of_record(record, &[], file);
+            }
+            KeyRecord::MISSING if file.is_none() && left == 0 => {
+                self.end_of_record(record, &[], None);
+            }
+            KeyRecord::REFUSED | KeyRecord::FAILED if continues && left <= SENTENCE_MAX_BYTES => {
+                // What came before the failure does not count: half a file is not the file.
+                self.state = State::Content { record, left, text: Vec::new(), file: None };
+            }
+            KeyRecord::END if file.is_none() && left == 0 => self.state = State::Done,
+            _ => return Err("a record that cannot come here"),
+        }
+        Ok(())
+    }
+
+    /// A record is complete: a file may be.
+    fn end_of_record(&mut self, record: KeyRecord, text: &[u8], file: Option<OpenFile>) {
+        let file = match record.status {
+            KeyRecord::CHUNK => file,
+            KeyRecord::COMPLETE | KeyRecord::TRUNCATED => {
+                if record.status == KeyRecord::TRUNCATED {
+                    self.report(format!("key file {}: only its beginning was read", record.file + 1));
+                }
+                if let Some(open) = file {
+                    open.lines.finish(|number, line| {
+                        judge(
+                            &self.wanted,
+                            &self.client,
+                            &mut self.found,
+                            &mut self.reports,
+                            (open.index, number),
+                            line,
+                        );
+                    });
+                }
+                None
+            }
+            KeyRecord::REFUSED => {
+                self.report(format!("Authentication refused: {}", escape(text)));
+                None
+            }
+            KeyRecord::FAILED => {
+                let errno = text.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+                let error = std::io::Error::from_raw_os_error(errno);
+                self.report(format!("key file {}: {error}", record.file.saturating_add(1)));
+                None
+            }
+            _ => None,
+        };
+        self.state = State::Header { bytes: Vec::new(), file };
+    }
+
+    fn report(&mut self, text: String) {
+        report(&mut self.reports, text);
+    }
+}
+
+fn report(reports: &mut Vec<String>, text: String) {
+    if reports.len() < KEY_LINE_REPORTS_MAX {
+        reports.push(text);
+    }
+}
+
+fn decode(header: &[u8]) -> KeyRecord {
+    let mut words = header
+        .chunks_exact(4)
+        .map(|word| word.try_into().map_or(u32::MAX, u32::from_le_bytes));
+    let mut next = || words.next().unwrap_or(u32::MAX);
+    KeyRecord { file: next(), status: next(), len: next() }
+}
+
+/// Looks at one line.
+fn judge(
+    wanted: &[u8],
+    client: &Client,
+    found: &mut Option<Found>,
+    reports: &mut Vec<String>,
+    (file, number): (u32, u32),
+    line: Result<&[u8], LineError>,
+) {
+    if found.is_some() {
+        return;
+    }
+    let place = || format!("key file {} line {number}", file.saturating_add(1));
+    match line.and_then(parse_line) {
+        Ok(Some(key)) if key.blob == wanted => match refusal(&key, client) {
+            None => *found = Some(Found { options: key.options, file, line: number }),
+            Some(why) => report(reports, format!("{}: the key is refused: {why}", place())),
+        },
+        Ok(_) => {}
+        // A type that is not served here cannot be the wanted key: no reason to speak of it.
+        Err(LineError::UnsupportedType) => {}
+        Err(error) => report(reports, format!("{}: skipped: {error:?}", place())),
+    }
+}
+
+/// Why a line with the right key does not let this client in.
+fn refusal(key: &KeyLine, client: &Client) -> Option<String> {
+    let options = &key.options;
+    if !options.unimplemented.is_empty() {
+        let names = options.unimplemented.join(", ");
+        return Some(format!("its options are not implemented here: {names}"));
+    }
+    if options.expires_s.is_some_and(|expires_s| expires_s <= client.now_s) {
+        return Some("it has expired".into());
+    }
+    let from = options.from.as_ref()?;
+    match matches_client(client.host.as_deref(), client.address, from) {
+        Ok(Outcome::Yes) => None,
+        Ok(Outcome::No | Outcome::Negated) => {
+            Some(format!("its from= does not permit {}", client.address))
+        }
+        Err(_) => Some("its from= cannot be understood".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
+    fn blob() -> Vec<u8> {
+        let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
+        blob.extend(0..32_u8);
+        blob
+    }
+
+    fn client() -> Client {
+        Client { address: "192.0.2.1".parse().unwrap(), host: None, now_s: 1_800_000_000 }
+    }
+
+    fn record(file: u32, status: u32, content: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(content.len()).unwrap();
+        let mut bytes = [file, status, len].map(u32::to_le_bytes).concat();
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    fn file(index: u32, text: &str) -> Vec<u8> {
+        let mut bytes = record(index, KeyRecord::CHUNK, text.as_bytes());
+        bytes.extend(record(index, KeyRecord::COMPLETE, b""));
+        bytes
+    }
+
+    fn end() -> Vec<u8> {
+        record(0, KeyRecord::END, b"")
+    }
+
+    fn search(bytes: &[u8], step: usize) -> (Progress, Option<Found>, Vec<String>) {
+        let mut search = KeySearch::new(&blob(), client());
+        let mut progress = Progress::More;
+        for piece in bytes.chunks(step) {
+            progress = search.push(piece);
+            if !matches!(progress, Progress::More) {
+                break;
+            }
+        }
+        let (found, reports) = search.finish();
+        (progress, found, reports)
+    }
+
+    #[test]
+    fn a_key_is_found_however_the_bytes_arrive() {
+        let text = format!("# comment\n\n{KEY} alice@example\n");
+        let bytes = [record(0, KeyRecord::MISSING, b""), file(1, &text), end()].concat();
+        for step in [1, 7, 13, 4096] {
+            let (progress, found, reports) = search(&bytes, step);
+            assert_eq!(progress, Progress::Done);
+            let found = found.unwrap();
+            assert_eq!((found.file, found.line), (1, 3));
+            assert!(reports.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_counts() {
+        let (_, found, _) = search(&[file(0, KEY), end()].concat(), 4096);
+        assert!(found.is_some());
+    }
+
+    #[test]
+    fn a_line_cut_over_two_records_is_one_line() {
+        let (head, tail) = KEY.split_at(40);
+        let bytes = [
+            record(0, KeyRecord::CHUNK, head.as_bytes()),
+            record(0, KeyRecord::CHUNK, tail.as_bytes()),
+            record(0, KeyRecord::COMPLETE, b""),
+            end(),
+        ]
+        .concat();
+        assert!(search(&bytes, 9).1.is_some());
+    }
+
+    #[test]
+    fn a_line_that_refuses_this_client_is_passed_over_for_the_next() {
+        let text = format!(
+            "from=\"198.51.100.0/24\" {KEY}\nexpiry-time=\"20200101\" {KEY}\ncommand=\"id\" {KEY}\n"
+        );
+        let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);
+        assert_eq!(found.unwrap().options.command.unwrap(), b"id");
+        assert_eq!(reports.len(), 2);
+    }
+
+    #[test]
+    fn options_that_are_not_implemented_refuse_the_line_with_a_reason() {
+        let text = format!("cert-authority {KEY}\n");
+        let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);
+        assert!(found.is_none());
+        assert!(reports[0].contains("cert-authority"), "{reports:?}");
+    }
+
+    #[test]
+    fn reports_are_bounded() {
+        let text = format!("from=\"198.51.100.1\" {KEY}\n").repeat(1000);
+        let (_, _, reports) = search(&[file(0, &text), end()].concat(), 4096);
+        assert_eq!(reports.len(), KEY_LINE_REPORTS_MAX);
+    }
+
+    #[test]
+    fn a_reader_that_lies_is_found_out() {
+        let broken = [
+            record(0, 99, b""),
+            [record(0, KeyRecord::CHUNK, b"x"), record(1, KeyRecord::CHUNK, b"y")].concat(),
+            [record(0, KeyRecord::CHUNK, b"x"), end()].concat(),
+            [end(), vec![0]].concat(),
+            record(0, KeyRecord::COMPLETE, b"x"),
+            record(0, KeyRecord::REFUSED, &[b'x'; 600]),
+        ];
+        for bytes in broken {
+            assert!(matches!(search(&bytes, 4096).0, Progress::Broken(_)), "{bytes:?}");
+        }
+        let endless = record(0, KeyRecord::CHUNK, &vec![b'#'; KEY_FILES_MAX_BYTES]);
+        assert!(matches!(search(&endless, 65536).0, Progress::Broken(_)));
+    }
+
+    #[test]
+    fn a_refused_file_gives_nothing_of_what_came_before() {
+        let bytes = [
+            record(0, KeyRecord::REFUSED, b"bad owner or modes for /home/alice"),
+            end(),
+        ]
+        .concat();
+        let (progress, found, reports) = search(&bytes, 5);
+        assert_eq!((progress, found), (Progress::Done, None));
+        assert!(reports[0].contains("bad owner"), "{reports:?}");
+    }
+}

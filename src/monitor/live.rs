@@ -1,0 +1,128 @@
+//! Sessions of a connection after login: terminals and records. The helper is the user by now, so
+//! nothing in its frames is believed; it gets what the policy permits, and no more of it.
+
+use std::os::fd::AsFd;
+
+use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
+
+use super::connection::{Connection, LoggedUser, Phase, Session};
+use super::ids::ConnectionKey;
+use super::terminals::Terminal;
+use super::{Monitor, clock};
+use crate::limits::{SESSIONS_PER_CONNECTION_MAX, TERMINALS_PER_CONNECTION_MAX};
+use crate::records::{Entry, Records};
+
+impl Monitor {
+    /// A frame of a helper that is the user.
+    pub(super) fn session_frame(&mut self, key: ConnectionKey, frame: HelperToMonitor) {
+        match frame {
+            HelperToMonitor::OpenTerminal { session } => self.open_terminal(key, session),
+            HelperToMonitor::SessionStarted { session, pid } => {
+                self.session_started(key, session, pid);
+            }
+            HelperToMonitor::SessionEnded { session } => self.session_ended(key, session),
+            other => self.helper_lost(key, &format!("it sent {} out of turn", other.kind().1)),
+        }
+    }
+
+    fn open_terminal(&mut self, key: ConnectionKey, number: u32) {
+        let tty_group = self.host.tty_group;
+        let as_root = self.host.as_root;
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Phase::Live(live) = &mut connection.phase else { return };
+        let open = live.sessions.values().filter(|session| session.terminal.is_some()).count();
+        let taken = live.sessions.get(&number).is_some_and(|session| session.terminal.is_some());
+        let permitted = as_root
+            && live.permit_pty
+            && !taken
+            && open < TERMINALS_PER_CONNECTION_MAX
+            && live.sessions.len() < SESSIONS_PER_CONNECTION_MAX;
+        let opened = permitted
+            .then(|| Terminal::open(live.login.uid, live.login.gid, tty_group))
+            .and_then(|opened| {
+                opened.inspect_err(|error| log::error!("no terminal: {error}")).ok()
+            });
+        let Some(helper) = connection.helper.as_mut() else { return };
+        let sent = match opened {
+            Some((terminal, ends)) => {
+                let frame = MonitorToHelper::Terminal {
+                    session: number,
+                    path: terminal.path.clone().into(),
+                };
+                live.sessions.entry(number).or_default().terminal = Some(terminal);
+                let descriptors = [ends.master.as_fd(), ends.slave.as_fd()];
+                helper.send(&self.poller, key, &frame, &descriptors)
+            }
+            None => {
+                helper.send(&self.poller, key, &MonitorToHelper::NoTerminal { session: number }, &[])
+            }
+        };
+        if let Err(error) = sent {
+            self.helper_lost(key, &error.to_string());
+        }
+    }
+
+    fn session_started(&mut self, key: ConnectionKey, number: u32, pid: u32) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let records = self.host.records(&connection.generation.options);
+        let peer = connection.ends.peer;
+        let Phase::Live(live) = &mut connection.phase else { return };
+        if live.sessions.len() >= SESSIONS_PER_CONNECTION_MAX && !live.sessions.contains_key(&number) {
+            return;
+        }
+        let session = live.sessions.entry(number).or_default();
+        session.pid = pid;
+        if let (Some(terminal), false) = (&session.terminal, session.recorded) {
+            let host = peer.ip().to_string();
+            let entry = entry(&live.login, terminal, &host, peer.ip(), pid);
+            records.login(&entry);
+            records.set_last_login(live.login.uid, &entry);
+            session.recorded = true;
+        }
+        log::debug!("session {number} of {} runs as process {pid}", connection.place());
+    }
+
+    fn session_ended(&mut self, key: ConnectionKey, number: u32) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let records = self.host.records(&connection.generation.options);
+        let peer = connection.ends.peer.ip();
+        let Phase::Live(live) = &mut connection.phase else { return };
+        if let Some(session) = live.sessions.remove(&number) {
+            close(&records, &live.login, &session, peer);
+        }
+    }
+
+    /// All sessions of a connection are over.
+    pub(super) fn end_sessions(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        close_all(&self.host.records(&connection.generation.options), connection);
+    }
+}
+
+fn close_all(records: &Records, connection: &mut Connection) {
+    let peer = connection.ends.peer.ip();
+    if let Phase::Live(live) = &mut connection.phase {
+        for session in std::mem::take(&mut live.sessions).into_values() {
+            close(records, &live.login, &session, peer);
+        }
+    }
+}
+
+/// Ends a session's record and takes its terminal back.
+fn close(records: &Records, login: &LoggedUser, session: &Session, peer: std::net::IpAddr) {
+    let Some(terminal) = &session.terminal else { return };
+    if session.recorded {
+        records.logout(&entry(login, terminal, "", peer, session.pid));
+    }
+    terminal.give_back();
+}
+
+fn entry<'a>(
+    login: &'a LoggedUser,
+    terminal: &'a Terminal,
+    host: &'a str,
+    address: std::net::IpAddr,
+    pid: u32,
+) -> Entry<'a> {
+    Entry { line: terminal.line(), user: &login.name, host, address, pid, time: clock::now() }
+}

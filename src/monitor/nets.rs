@@ -1,0 +1,273 @@
+//! The `net` processes: started, spoken to, counted, ended.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::wire::Wire;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+
+use super::host::{Host, Ids};
+use super::ids::{ConnectionKey, Counter, NetId};
+use super::listeners::Listener;
+use super::outbox::Outbox;
+use super::poller::{Poller, Source};
+use super::rate::Rate;
+use super::timers::TimerId;
+use crate::frames::ToNet;
+use crate::launch::{Launch, launch};
+use crate::limits::{LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+
+/// What a `net` is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Up to the end of authentication.
+    Strangers,
+    /// After login: one user, and one set of rights as soon as the first login is handed over.
+    User { uid: u32, rights: Option<Vec<u8>> },
+}
+
+#[derive(Debug)]
+pub(super) struct Net {
+    pub role: Role,
+    pub pid: Pid,
+    link: Link,
+    assembly: Assembly,
+    outbox: Outbox,
+    /// It proved that it is of this build.
+    pub greeted: bool,
+    /// It accepts no more.
+    pub retired: bool,
+    pub connections: BTreeMap<u32, ConnectionKey>,
+    /// Highest number of a connection so far: theirs for strangers, ours for users.
+    pub highest: u32,
+    pub idle: Option<TimerId>,
+    pub hello: Option<TimerId>,
+    pub logs: Rate,
+    pub started: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Nets {
+    all: BTreeMap<NetId, Net>,
+    counter: Counter,
+    /// To be buried at the end of the turn, with the reason.
+    doomed: Vec<(NetId, String)>,
+}
+
+impl Nets {
+    pub(super) fn get(&self, id: NetId) -> Option<&Net> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: NetId) -> Option<&mut Net> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NetId, &Net)> {
+        self.all.iter().map(|(id, net)| (*id, net))
+    }
+
+    pub(super) fn remove(&mut self, id: NetId) -> Option<Net> {
+        self.all.remove(&id)
+    }
+
+    pub(super) fn by_pid(&self, pid: Pid) -> Option<NetId> {
+        self.iter().find(|(_, net)| net.pid == pid).map(|(id, _)| id)
+    }
+
+    /// Ends a `net` at the end of the turn.
+    pub(super) fn doom(&mut self, id: NetId, why: impl Into<String>) {
+        self.doomed.push((id, why.into()));
+    }
+
+    pub(super) fn take_doomed(&mut self) -> Vec<(NetId, String)> {
+        std::mem::take(&mut self.doomed)
+    }
+
+    /// Sends without waiting. A `net` that takes no frames is doomed.
+    pub(super) fn send(
+        &mut self,
+        poller: &Poller,
+        id: NetId,
+        number: u32,
+        frame: &ToNet,
+        descriptors: &[BorrowedFd<'_>],
+    ) {
+        let Some(net) = self.all.get_mut(&id) else { return };
+        let was_empty = net.outbox.is_empty();
+        let sent = net.outbox.send(&net.link, number, frame.to_wire(), descriptors);
+        if let Err(error) = sent {
+            self.doom(id, error.to_string());
+        } else if was_empty && !net.outbox.is_empty() {
+            let _ = poller.want_room(&net.link, Source::Net(id), true);
+        }
+    }
+
+    /// The link has room again.
+    pub(super) fn flush(&mut self, poller: &Poller, id: NetId) {
+        let Some(net) = self.all.get_mut(&id) else { return };
+        let flushed = net.outbox.flush(&net.link);
+        if net.outbox.is_empty() {
+            let _ = poller.want_room(&net.link, Source::Net(id), false);
+        }
+        if let Err(error) = flushed {
+            self.doom(id, error.to_string());
+        }
+    }
+
+    /// The next frame, if a whole one is there.
+    pub(super) fn receive(&mut self, id: NetId) -> Option<Received> {
+        let net = self.all.get_mut(&id)?;
+        match net.link.receive(&mut net.assembly, false) {
+            Ok(received) => received,
+            Err(error) => {
+                let why = match error {
+                    LinkError::Closed => "it ended".to_owned(),
+                    error => error.to_string(),
+                };
+                self.doom(id, why);
+                None
+            }
+        }
+    }
+
+    /// The user's `net` for a login: one with the same rights, else one without any yet.
+    pub(super) fn find_user(&self, uid: u32, rights: &[u8]) -> Option<NetId> {
+        let with = |wanted: Option<&[u8]>| {
+            self.iter().find_map(|(id, net)| match &net.role {
+                Role::User { uid: of, rights }
+                    if *of == uid && !net.retired && rights.as_deref() == wanted =>
+                {
+                    Some(id)
+                }
+                _ => None,
+            })
+        };
+        with(Some(rights)).or_else(|| with(None))
+    }
+
+    /// Whether a login of `uid` may find a `net` at once.
+    pub(super) fn has_user(&self, uid: u32) -> bool {
+        self.iter().any(|(_, net)| {
+            matches!(net.role, Role::User { uid: of, .. } if of == uid && !net.retired)
+        })
+    }
+
+    /// How many wait for a first login.
+    pub(super) fn expected(&self) -> usize {
+        self.iter().filter(|(_, net)| matches!(net.role, Role::User { rights: None, .. })).count()
+    }
+
+    /// Starts strangers' `net` with the listeners.
+    pub(super) fn start_strangers(
+        &mut self,
+        host: &Host,
+        poller: &Poller,
+        ids: Option<Ids>,
+        listeners: &[Listener],
+    ) -> std::io::Result<NetId> {
+        let listening: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        self.start(host, poller, Role::Strangers, c"agent: net", "strangers", ids, &listening)
+    }
+
+    /// Starts a `net` for a user.
+    pub(super) fn start_user(
+        &mut self,
+        host: &Host,
+        poller: &Poller,
+        uid: u32,
+        name: &[u8],
+    ) -> std::io::Result<NetId> {
+        let title = CString::new([b"agent: net [", name, b"]"].concat())?;
+        let role = Role::User { uid, rights: None };
+        self.start(host, poller, role, &title, "users", host.users_net_ids(), &[])
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "both kinds of net differ in nothing else")]
+    fn start(
+        &mut self,
+        host: &Host,
+        poller: &Poller,
+        role: Role,
+        title: &CStr,
+        kind: &str,
+        ids: Option<Ids>,
+        listeners: &[BorrowedFd<'_>],
+    ) -> std::io::Result<NetId> {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let mut environment = vec![
+            format!("AGENT_NET={kind}"),
+            format!("AGENT_LISTENERS={}", listeners.len()),
+        ];
+        if let Some(Ids { uid, gid }) = ids {
+            environment.extend([format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]);
+        }
+        let environment: Vec<CString> =
+            environment.into_iter().map(CString::new).collect::<Result<_, _>>()?;
+        let descriptors: Vec<_> =
+            std::iter::once(theirs.as_fd()).chain(listeners.iter().copied()).collect();
+        let launched = launch(&Launch {
+            environment: &environment,
+            descriptors: &descriptors,
+            // Away from the terminal: Ctrl-C is for the monitor, which knows what to do.
+            new_session: true,
+            oom_score_adj: host.oom_score_adj,
+            ..Launch::new(host.net_image.as_fd(), &[title])
+        })?;
+        let id = NetId(self.counter.next());
+        poller.add(&ours, Source::Net(id))?;
+        let now = Instant::now();
+        let net = Net {
+            role,
+            pid: launched.pid,
+            link: Link::new(ours),
+            assembly: Assembly::default(),
+            outbox: Outbox::default(),
+            greeted: false,
+            retired: false,
+            connections: BTreeMap::new(),
+            highest: 0,
+            idle: None,
+            hello: None,
+            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
+            started: now,
+        };
+        self.all.insert(id, net);
+        Ok(id)
+    }
+}
+
+/// How long to wait before strangers' `net` is started again, when the last `failures` ones died young.
+pub(super) fn restart_delay(failures: u32) -> Duration {
+    use crate::limits::RESTART_DELAY_MAX_MS;
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    let delay_ms = 25_u64.checked_shl(failures - 1).unwrap_or(RESTART_DELAY_MAX_MS);
+    Duration::from_millis(delay_ms.min(RESTART_DELAY_MAX_MS))
+}
+
+impl Net {
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_immediate_and_later_ones_back_off() {
+        assert_eq!(restart_delay(0), Duration::ZERO);
+        assert_eq!(restart_delay(1), Duration::from_millis(25));
+        assert_eq!(restart_delay(2), Duration::from_millis(50));
+        assert_eq!(restart_delay(10), Duration::from_millis(5_000));
+        assert_eq!(restart_delay(u32::MAX), Duration::from_millis(5_000));
+    }
+}

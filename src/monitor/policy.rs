@@ -1,0 +1,277 @@
+//! What one accepted login may do: the policy that the helper enforces.
+
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use agent_helper::frame::Policy;
+use agent_helper::wire::{Bytes, Wire};
+
+use super::connection::{AcceptedKey, Attempt};
+use super::host::Host;
+use super::key_reading::expand;
+use super::socket::Ends;
+use crate::account::Account;
+use crate::authorized_keys::KeyOptions;
+use crate::config::Options;
+use crate::config::options::PermitUserEnvironment;
+use crate::limits::NOLOGIN_MAX_BYTES;
+use crate::pattern::matches_one;
+use crate::records::{LastLogin, Records};
+use crate::ssh::crypto::hash::Hash;
+
+/// PATH of sessions, as Debian's sshd has it (_PATH_STDPATH, and for root SUPERUSER_PATH).
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/games";
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why a login that was accepted gets no policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPolicy {
+    /// Keys that were accepted one after the other force different commands.
+    CommandsDiffer,
+}
+
+/// Builds the policy of an attempt whose methods are complete.
+pub(super) fn build(
+    host: &Host,
+    attempt: &Attempt,
+    ends: Ends,
+    records: &Records,
+) -> Result<Policy, NoPolicy> {
+    let account = &attempt.account;
+    let options = &attempt.options;
+    let rights = Rights::of(&attempt.accepted)?;
+    let last_login = if options.print_last_log && host.as_root {
+        records.last_login(account.uid).map(|last| last_login_line(&last).into())
+    } else {
+        None
+    };
+    let title = [account.name.as_slice(), b"@", ends.peer.ip().to_string().as_bytes()].concat();
+    let user_environment = environment_patterns(&options.permit_user_environment);
+    Ok(Policy {
+        identity: account.identity(attempt.groups.clone()),
+        change_identity: host.as_root,
+        title: title.into(),
+        environment: environment(host, account, ends),
+        set_env: pairs(&options.set_env),
+        key_environment: rights
+            .environment
+            .iter()
+            .filter(|(name, _)| user_environment.iter().any(|pattern| matches_one(name, pattern)))
+            .map(|(name, value)| (name.clone().into(), value.clone().into()))
+            .collect(),
+        accept_env: options.accept_env.iter().map(|pattern| pattern.clone().into()).collect(),
+        user_environment,
+        forced_command: forced_command(options, rights.command),
+        permit_pty: options.permit_tty && rights.permit_pty,
+        permit_user_rc: options.permit_user_rc && rights.permit_user_rc,
+        print_motd: options.print_motd,
+        last_login,
+        nologin: nologin(account.uid),
+        subsystems: options
+            .subsystems
+            .iter()
+            .map(|(name, command)| (name.as_str().into(), command.clone().into()))
+            .collect(),
+        max_sessions: options.max_sessions,
+        nofile: host.nofile,
+        oom_score_adj: host.oom_score_adj.map(|score| score.to_string().as_str().into()),
+        monitor_opens_terminals: host.as_root,
+        chroot: options
+            .chroot_directory
+            .as_ref()
+            .filter(|path| *path != "none")
+            .map(|path| expand(path, account).into()),
+        quiet_login: false,
+    })
+}
+
+/// What all accepted keys together permit: the intersection.
+struct Rights {
+    command: Option<Vec<u8>>,
+    environment: Vec<(Vec<u8>, Vec<u8>)>,
+    permit_pty: bool,
+    permit_user_rc: bool,
+}
+
+impl Rights {
+    fn of(accepted: &[AcceptedKey]) -> Result<Self, NoPolicy> {
+        let mut rights = Self {
+            command: None,
+            environment: Vec::new(),
+            permit_pty: true,
+            permit_user_rc: true,
+        };
+        for AcceptedKey { options, .. } in accepted {
+            rights.narrow(options)?;
+        }
+        Ok(rights)
+    }
+
+    fn narrow(&mut self, options: &KeyOptions) -> Result<(), NoPolicy> {
+        match (&self.command, &options.command) {
+            (Some(one), Some(other)) if one != other => return Err(NoPolicy::CommandsDiffer),
+            (None, Some(command)) => self.command = Some(command.clone()),
+            _ => {}
+        }
+        for (name, value) in &options.environment {
+            if !self.environment.iter().any(|(known, _)| known == name) {
+                self.environment.push((name.clone(), value.clone()));
+            }
+        }
+        self.permit_pty &= options.permit_pty;
+        self.permit_user_rc &= options.permit_user_rc;
+        Ok(())
+    }
+}
+
+/// ForceCommand of the configuration wins over the key's (sshd_config(5)).
+fn forced_command(options: &Options, of_key: Option<Vec<u8>>) -> Option<Bytes> {
+    options.force_command.clone().filter(|command| command != b"none").or(of_key).map(Bytes::from)
+}
+
+fn environment(host: &Host, account: &Account, ends: Ends) -> Vec<(Bytes, Bytes)> {
+    let (peer, local) = (ends.peer, ends.local);
+    let path = if account.uid == 0 { ROOT_PATH } else { PATH };
+    let mail = [b"/var/mail/", account.name.as_slice()].concat();
+    let mut variables: Vec<(Bytes, Bytes)> = vec![
+        ("USER".into(), account.name.clone().into()),
+        ("LOGNAME".into(), account.name.clone().into()),
+        ("HOME".into(), account.home.clone().into()),
+        ("PATH".into(), path.into()),
+        ("MAIL".into(), mail.into()),
+        ("SHELL".into(), account.shell().into()),
+    ];
+    if let Some(zone) = &host.time_zone {
+        variables.push(("TZ".into(), zone.clone().into()));
+    }
+    let client = format!("{} {} {}", peer.ip(), peer.port(), local.port());
+    let both = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
+    variables.push(("SSH_CLIENT".into(), client.as_str().into()));
+    variables.push(("SSH_CONNECTION".into(), both.as_str().into()));
+    variables
+}
+
+fn environment_patterns(permit: &PermitUserEnvironment) -> Vec<Bytes> {
+    match permit {
+        PermitUserEnvironment::No => Vec::new(),
+        PermitUserEnvironment::Yes => vec!["*".into()],
+        PermitUserEnvironment::Patterns(patterns) => {
+            patterns.iter().map(|pattern| pattern.clone().into()).collect()
+        }
+    }
+}
+
+fn pairs(variables: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Bytes, Bytes)> {
+    variables.iter().map(|(name, value)| (name.clone().into(), value.clone().into())).collect()
+}
+
+/// /etc/nologin stops everybody but root; its text says why.
+fn nologin(uid: u32) -> Option<Bytes> {
+    if uid == 0 {
+        return None;
+    }
+    ["/etc/nologin", "/var/run/nologin"]
+        .iter()
+        .find_map(|path| read_small(Path::new(path), NOLOGIN_MAX_BYTES))
+        .map(Bytes::from)
+}
+
+/// A regular file of the administrator, up to `limit` bytes; `None`: there is none.
+pub(super) fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+/// `Last login: DATE from HOST`, as OpenSSH writes it.
+fn last_login_line(last: &LastLogin) -> Vec<u8> {
+    let host = std::ffi::OsStr::from_bytes(&last.host).to_string_lossy();
+    let host: String = host.chars().filter(|c| !c.is_control()).collect();
+    let date = super::clock::local_time(last.time_s);
+    if host.is_empty() {
+        format!("Last login: {date}").into_bytes()
+    } else {
+        format!("Last login: {date} from {host}").into_bytes()
+    }
+}
+
+/// Names the rights of a policy: logins of one user with the same digest may share a process.
+pub(super) fn rights_digest(policy: &Policy) -> Vec<u8> {
+    let rights = Policy {
+        // Different for each login, and no right.
+        title: Bytes::default(),
+        environment: Vec::new(),
+        last_login: None,
+        ..policy.clone()
+    };
+    Hash::Sha256.digest(&rights.to_wire())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn key(options: KeyOptions) -> AcceptedKey {
+        AcceptedKey { blob: Vec::new(), options, description: String::new() }
+    }
+
+    fn open() -> KeyOptions {
+        KeyOptions {
+            command: None,
+            environment: Vec::new(),
+            from: None,
+            expires_s: None,
+            permit_pty: true,
+            permit_user_rc: true,
+            permit_port_forwarding: true,
+            permit_agent_forwarding: true,
+            permit_x11_forwarding: true,
+            unimplemented: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn several_keys_permit_only_what_all_of_them_do() {
+        let forced = KeyOptions { command: Some(b"id".to_vec()), permit_pty: false, ..open() };
+        let quiet = KeyOptions { permit_user_rc: false, ..open() };
+        let rights = Rights::of(&[key(forced), key(quiet)]).unwrap();
+        assert_eq!(rights.command.unwrap(), b"id");
+        assert!(!rights.permit_pty && !rights.permit_user_rc);
+    }
+
+    #[test]
+    fn keys_that_force_different_commands_permit_nothing() {
+        let with = |command: &[u8]| key(KeyOptions { command: Some(command.to_vec()), ..open() });
+        assert!(Rights::of(&[with(b"id"), with(b"id")]).is_ok());
+        assert!(Rights::of(&[with(b"id"), with(b"ls")]).is_err());
+    }
+
+    #[test]
+    fn logins_with_the_same_rights_share_a_digest() {
+        let policy = Policy { permit_pty: true, ..Policy::default() };
+        let again = Policy { title: "alice@192.0.2.1".into(), ..policy.clone() };
+        let other = Policy { permit_pty: false, ..policy.clone() };
+        assert_eq!(rights_digest(&policy), rights_digest(&again));
+        assert_ne!(rights_digest(&policy), rights_digest(&other));
+        let forced = Policy { forced_command: Some("id".into()), ..policy.clone() };
+        assert_ne!(rights_digest(&policy), rights_digest(&forced));
+    }
+
+    #[test]
+    fn small_files_are_cut_and_others_not_read() {
+        assert_eq!(read_small(Path::new("/etc/passwd"), 4).unwrap(), b"root");
+        assert_eq!(read_small(Path::new("/dev/zero"), 4), None);
+        assert_eq!(read_small(Path::new("/nonexistent"), 4), None);
+    }
+}

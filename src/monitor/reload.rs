@@ -1,0 +1,99 @@
+//! SIGHUP: a new configuration for new connections. Nothing changes where the new one has an error,
+//! and live connections keep what they began with.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Monitor;
+use super::connection::Generation;
+use super::listeners::Listener;
+use super::nets::Role;
+use super::setup::level_number;
+use crate::config::{Config, Options};
+use crate::frames::ToNet;
+use crate::{host_keys, logging};
+
+impl Monitor {
+    pub(super) fn reload(&mut self) {
+        log::info!("Received SIGHUP; reading the configuration again.");
+        self.notifier.reloading();
+        match self.read_again() {
+            Ok((generation, listeners)) => self.replace(generation, listeners),
+            Err(errors) => {
+                for error in errors {
+                    log::error!("{error}");
+                }
+                log::error!("the configuration is unchanged");
+            }
+        }
+        self.notifier.ready();
+    }
+
+    /// All that can fail, before anything changes.
+    fn read_again(&self) -> Result<(Generation, Vec<NewListener>), Vec<String>> {
+        let loaded = Config::load(self.config_path.as_deref(), &self.overrides, self.host.as_root)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        let options = loaded.config.global();
+        let keys = host_keys::load(&options, self.host.as_root)?;
+        let listeners = self.listeners_for(&options)?;
+        let generation = Generation {
+            config: loaded.config,
+            options,
+            host_keys: keys.into_iter().map(Arc::new).collect(),
+        };
+        Ok((generation, listeners))
+    }
+
+    /// Sockets for the new configuration: those that stay, and new ones.
+    fn listeners_for(&self, options: &Options) -> Result<Vec<NewListener>, Vec<String>> {
+        if self.listeners.iter().any(|listener| listener.handed_over) {
+            return Ok((0..self.listeners.len()).map(NewListener::Kept).collect());
+        }
+        let mut errors = Vec::new();
+        let mut listeners = Vec::new();
+        for address in &options.listen {
+            let kept = self.listeners.iter().position(|listener| listener.address == *address);
+            match kept.map_or_else(|| Listener::open(*address).map(NewListener::New), |index| {
+                Ok(NewListener::Kept(index))
+            }) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(listeners) } else { Err(errors) }
+    }
+
+    fn replace(&mut self, generation: Generation, listeners: Vec<NewListener>) {
+        let mut old: Vec<_> = std::mem::take(&mut self.listeners).into_iter().map(Some).collect();
+        self.listeners = listeners
+            .into_iter()
+            .filter_map(|listener| match listener {
+                NewListener::New(listener) => Some(listener),
+                NewListener::Kept(index) => old.get_mut(index).and_then(Option::take),
+            })
+            .collect();
+        logging::set_level(generation.options.log_level);
+        let level = level_number(generation.options.log_level);
+        self.generation = Rc::new(generation);
+        let old_nets: Vec<_> = self.nets.iter().map(|(id, net)| (id, net.role == Role::Strangers)).collect();
+        self.start_strangers();
+        for (id, strangers) in old_nets {
+            let frame = if strangers { ToNet::StopAccepting } else { ToNet::SetLogLevel { level } };
+            self.nets.send(&self.poller, id, 0, &frame, &[]);
+            if let (true, Some(net)) = (strangers, self.nets.get_mut(id)) {
+                net.retired = true;
+            }
+            self.end_retired(id);
+        }
+        self.log_listeners();
+    }
+}
+
+enum NewListener {
+    /// Index of one that is open.
+    Kept(usize),
+    New(Listener),
+}

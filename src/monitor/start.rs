@@ -1,0 +1,220 @@
+//! Coming up: sockets, `net`, helper, in the order that makes the server accept soonest.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::Generation;
+use super::host::Host;
+use super::ids::{Counter, NetId};
+use super::listeners::Listener;
+use super::nets::{Nets, restart_delay};
+use super::poller::{Poller, Source};
+use super::rate::Rate;
+use super::rundir::{Mark, write_pid_file};
+use super::signals::Signals;
+use super::socket::Client;
+use super::timers::{Deadline, Timers};
+use super::worker::Worker;
+use super::{Monitor, Start};
+use crate::config::Options;
+use crate::limits::{HELLO_TIME_MS, RESTART_GOOD_MS};
+use crate::memexec::OwnImage;
+use crate::notify::{self, Notifier};
+
+impl Monitor {
+    /// Brings the server up.
+    ///
+    /// # Errors
+    ///
+    /// A whole sentence about what is missing; nothing serves then.
+    pub(super) fn start(start: Start, net_image: Option<OwnImage>) -> Result<Self, String> {
+        let Start { loaded, host_keys, config_path, overrides, inetd, as_root } = start;
+        let passed = notify::take_listen_descriptors();
+        let options = loaded.config.global();
+        let mut listeners = Vec::new();
+        let mut connected = None;
+        for socket in passed {
+            match Listener::handed_over(socket) {
+                Ok(listener) => listeners.push(listener),
+                // Accept=yes: the socket is one connection.
+                Err(socket) => connected = Some(socket),
+            }
+        }
+        let inetd_pair = inetd_pair(inetd, connected)?;
+        if inetd_pair.is_none() && listeners.is_empty() {
+            listeners = open_all(&options)?;
+        }
+        let text = |what: &'static str| move |error| format!("{what}: {error}");
+        let poller = Poller::new().map_err(|error| text("no poll set")(error.into()))?;
+        let signals = Signals::register().map_err(text("signals cannot be caught"))?;
+        poller
+            .add(&signals, Source::Signals)
+            .map_err(|error| text("signals cannot be waited for")(error.into()))?;
+        let host = Host::new(&options, as_root, net_image).map_err(|error| error.to_string())?;
+        let worker = Worker::new().map_err(|error| text("no worker")(error.into()))?;
+        poller
+            .add(&worker, Source::Worker)
+            .map_err(|error| text("the worker cannot be waited for")(error.into()))?;
+        let mut monitor = Self {
+            host,
+            poller,
+            timers: Timers::default(),
+            signals,
+            worker,
+            notifier: Notifier::from_environment(),
+            mark: None,
+            generation: Rc::new(Generation {
+                config: loaded.config,
+                options,
+                host_keys: host_keys.into_iter().map(Arc::new).collect(),
+            }),
+            config_path,
+            overrides,
+            listeners,
+            nets: Nets::default(),
+            connections: std::collections::BTreeMap::new(),
+            keys: Counter::default(),
+            cookies: std::collections::HashSet::new(),
+            startups: super::startups::Startups::default(),
+            readers: super::key_reading::Readers::default(),
+            key_buffer: Vec::new(),
+            drop_lines: Rate::new(8, 1, Instant::now()),
+            dropped_lines: 0,
+            young_deaths: 0,
+            restart_planned: false,
+            announced: false,
+            inetd: inetd_pair.is_some(),
+            stopping: false,
+        };
+        let net = monitor.start_strangers().ok_or("no net process could be started")?;
+        super::title::set("agent: monitor");
+        match inetd_pair {
+            Some((input, output)) => {
+                let (client, ends) = Client::inherited(input, output);
+                monitor.stopping = true;
+                monitor.serve_inherited(net, client, ends);
+            }
+            None => monitor.settle(),
+        }
+        Ok(monitor)
+    }
+
+    /// What can be done while `net` comes up.
+    fn settle(&mut self) {
+        let options = &self.generation.options;
+        self.mark = Mark::leave(&options.data_dir, self.host.as_root);
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path);
+        }
+        self.log_listeners();
+    }
+
+    pub(super) fn log_listeners(&self) {
+        for listener in &self.listeners {
+            let address = listener.address;
+            log::info!("Server listening on {} port {}.", address.ip(), address.port());
+        }
+    }
+
+    /// Starts a `net` for strangers.
+    pub(super) fn start_strangers(&mut self) -> Option<NetId> {
+        let ids = self.host.net_ids(&self.generation.options);
+        match self.nets.start_strangers(&self.host, &self.poller, ids, &self.listeners) {
+            Ok(id) => {
+                self.watch_hello(id);
+                Some(id)
+            }
+            Err(error) => {
+                log::error!("net could not be started: {error}");
+                self.plan_restart();
+                None
+            }
+        }
+    }
+
+    pub(super) fn watch_hello(&mut self, id: NetId) {
+        let timer = self.timers.after(Duration::from_millis(HELLO_TIME_MS), Deadline::NetHello(id));
+        if let Some(net) = self.nets.get_mut(id) {
+            net.hello = Some(timer);
+        }
+    }
+
+    /// Strangers' `net` is gone: a new one, at once unless they keep dying.
+    pub(super) fn replace_strangers(&mut self, lived: Duration) {
+        if self.stopping {
+            return;
+        }
+        if lived >= Duration::from_millis(RESTART_GOOD_MS) {
+            self.young_deaths = 0;
+        }
+        self.plan_restart();
+    }
+
+    fn plan_restart(&mut self) {
+        if self.restart_planned {
+            return;
+        }
+        let delay = restart_delay(self.young_deaths);
+        self.young_deaths = self.young_deaths.saturating_add(1);
+        if delay.is_zero() {
+            self.start_strangers();
+        } else {
+            self.restart_planned = true;
+            self.timers.after(delay, Deadline::Restart);
+        }
+    }
+
+    pub(super) fn restart_strangers(&mut self) {
+        self.restart_planned = false;
+        if !self.stopping {
+            self.start_strangers();
+        }
+    }
+}
+
+/// The descriptors of the one connection, with --inetd or from a service manager's Accept=yes.
+fn inetd_pair(inetd: bool, connected: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>, String> {
+    let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
+        descriptor.try_clone_to_owned().map_err(|error| format!("no connection to serve: {error}"))
+    };
+    match connected {
+        Some(socket) => Ok(Some((copy(socket.as_fd())?, socket))),
+        None if inetd => {
+            let pair = (copy(std::io::stdin().as_fd())?, copy(std::io::stdout().as_fd())?);
+            // The originals would keep the connection open after its end.
+            let null = rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            );
+            if let Ok(null) = null {
+                let _ = rustix::stdio::dup2_stdin(&null);
+                let _ = rustix::stdio::dup2_stdout(&null);
+            }
+            Ok(Some(pair))
+        }
+        None => Ok(None),
+    }
+}
+
+fn open_all(options: &Options) -> Result<Vec<Listener>, String> {
+    let mut listeners = Vec::new();
+    let mut errors = Vec::new();
+    for address in &options.listen {
+        match Listener::open(*address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => errors.push(error),
+        }
+    }
+    // As sshd: a host without IPv6 serves on IPv4 all the same.
+    if listeners.is_empty() {
+        errors.push("cannot listen on any address".into());
+        return Err(errors.join("\n"));
+    }
+    for error in errors {
+        log::error!("{error}");
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,101 @@
+//! Signatures that take milliseconds (RSA), away from the loop: no login waits for another's.
+//!
+//! One thread, started at the first such signature. It must be stopped before the process forks.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io;
+
+use super::ids::ConnectionKey;
+use crate::host_keys::HostKey;
+use crate::limits::WORKER_QUEUE_MAX;
+use crate::ssh::crypto::{CryptoError, Random};
+
+/// A signature to be made.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub connection: ConnectionKey,
+    pub key: Arc<HostKey>,
+    pub algorithm: Vec<u8>,
+    pub exchange_hash: Vec<u8>,
+}
+
+/// A signature that was made.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub connection: ConnectionKey,
+    pub signature: Result<Vec<u8>, CryptoError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    wake: Arc<OwnedFd>,
+    results: (Sender<Done>, Receiver<Done>),
+    thread: Option<(SyncSender<Job>, JoinHandle<()>)>,
+}
+
+impl AsFd for Worker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+impl Worker {
+    pub(super) fn new() -> io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { wake: Arc::new(wake), results: channel(), thread: None })
+    }
+
+    /// Gives `job` to the thread; false where that is not possible now.
+    pub(super) fn submit(&mut self, job: Job) -> bool {
+        if self.thread.is_none() {
+            self.thread = self.start();
+        }
+        match &self.thread {
+            Some((jobs, _)) => jobs.try_send(job).is_ok(),
+            None => false,
+        }
+    }
+
+    /// What is finished.
+    pub(super) fn take(&mut self) -> Vec<Done> {
+        let mut count = [0; 8];
+        let _ = io::read(&self.wake, &mut count);
+        self.results.1.try_iter().collect()
+    }
+
+    /// Waits for the thread to finish what it has and ends it.
+    pub(super) fn stop(&mut self) {
+        if let Some((jobs, thread)) = self.thread.take() {
+            drop(jobs);
+            let _ = thread.join();
+        }
+    }
+
+    fn start(&self) -> Option<(SyncSender<Job>, JoinHandle<()>)> {
+        let (sender, jobs) = sync_channel::<Job>(WORKER_QUEUE_MAX);
+        let results = self.results.0.clone();
+        let wake = Arc::clone(&self.wake);
+        let work = move || {
+            let random = Random::system();
+            for job in jobs {
+                let signature = job.key.private.sign(&job.algorithm, &job.exchange_hash, &random);
+                if results.send(Done { connection: job.connection, signature }).is_err() {
+                    return;
+                }
+                let _ = io::write(&wake, &1_u64.to_ne_bytes());
+            }
+        };
+        match std::thread::Builder::new().name("signatures".into()).spawn(work) {
+            Ok(thread) => Some((sender, thread)),
+            Err(error) => {
+                log::error!("no thread for signatures: {error}");
+                None
+            }
+        }
+    }
+}
