@@ -84,6 +84,8 @@ const OPTIONS: &[Condition] = &[
 ];
 
 const FILE_CONTROLS: &[Condition] = &[
+    // Builds with debug assertions ask before each close whether the descriptor is open.
+    Is(1, libc::F_GETFD.cast_unsigned()),
     Is(1, libc::F_GETFL.cast_unsigned()),
     Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
     Is(1, libc::F_SETPIPE_SZ.cast_unsigned()),
