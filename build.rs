@@ -23,6 +23,7 @@ fn main() {
         "src",
         "helper/src",
         "helper/build.rs",
+        "helper/discard.ld",
         "helper/Cargo.toml",
         "helper/Cargo.lock",
     ] {

@@ -2,6 +2,9 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=discard.ld");
+    let directory = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    println!("cargo::rustc-link-arg-bins=-Wl,-T,{directory}/discard.ld");
     for argument in [
         "-nostartfiles",
         "-nostdlib",

@@ -2,10 +2,12 @@
 
 pub mod account;
 pub mod authorized_keys;
+pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod frames;
 pub mod host_keys;
+pub mod keygen;
 pub mod launch;
 pub mod limits;
 pub mod memexec;
@@ -17,6 +19,7 @@ pub mod notify;
 pub mod pattern;
 pub mod records;
 pub mod ssh;
+pub mod trusted_path;
 
 /// Names this build: processes that talk over frames compare it first, since frames have no versions.
 pub const BUILD_ID: [u8; 16] = *include_bytes!(concat!(env!("OUT_DIR"), "/build-id"));

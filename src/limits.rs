@@ -190,3 +190,15 @@ pub const CONFIG_FILES_MAX: usize = 512;
 pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 16;
 /// A line of authorized_keys: OpenSSH's limit, room for an RSA key of 16384 bits and its options.
 pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;
+
+// Logging.
+
+/// Bytes of one name or message of a peer in a log line; names of accounts are shorter.
+pub const LOGGED_BYTES_MAX: usize = 512;
+/// A log line: within what every syslogd takes (RFC 5424 section 6.1 recommends 2048).
+pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
+
+// Host keys.
+
+/// A private key file: RSA with 16384 bits takes 13 KiB.
+pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;

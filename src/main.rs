@@ -10,5 +10,5 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes().starts_with(b"agent: net") {
         return agent::net::main();
     }
-    ExitCode::FAILURE
+    agent::cli::main()
 }

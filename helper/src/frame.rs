@@ -80,6 +80,7 @@ wire_struct! {
 
 wire_enum! {
     /// Monitor to helper.
+    #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack of a login")]
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum MonitorToHelper {
         /// Fork a child that becomes `identity` for good, reads `files` and writes what it finds to
@@ -198,7 +199,8 @@ wire_enum! {
             session: u32,
             /// TERM.
             term: Bytes,
-            /// Columns, rows, width and height in pixels; zeroes are ignored.
+            /// Columns, rows, width and height in pixels as `pty-req` has them: four big-endian
+            /// `u32`. Zeroes are ignored.
             size: [u8; 16],
             /// Encoded terminal modes (RFC 4254 section 8), bounded by the helper.
             modes: Bytes,
@@ -219,12 +221,14 @@ wire_enum! {
             /// Name without SIG.
             name: Bytes,
         },
-        /// RFC 4335.
+        /// RFC 4335. Answered with success where there is a terminal; a pseudo-terminal has no line
+        /// to hold low, so nothing follows from it.
         4 => Break {
             /// The session.
             session: u32,
         },
-        /// The channel is closed: hang up the terminal, forget the session once it is reaped.
+        /// The channel is closed: the session's number is free again, and its process is on its own.
+        /// `net` has closed the master, which hangs the terminal up.
         5 => Close {
             /// The session.
             session: u32,

@@ -146,8 +146,8 @@ unsafe impl GlobalAlloc for Heap {
         let new = unsafe { Layout::from_size_align_unchecked(new_bytes, layout.align()) };
         match (class_of(layout), class_of(new)) {
             (Some(old), Some(wanted)) if old == wanted => block,
-            // SAFETY: a mapping of `alloc` with this very size, which nobody uses meanwhile.
             (None, None) => {
+                // SAFETY: a mapping of `alloc` with this very size, which nobody uses meanwhile.
                 unsafe { mremap(block.cast(), layout.size(), new_bytes, MremapFlags::MAYMOVE) }
                     .map_or(ptr::null_mut(), <*mut _>::cast)
             }

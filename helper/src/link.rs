@@ -46,9 +46,10 @@ const MAGIC: u32 = 0x3146_6741; // "AgF1", so that a stray datagram is recognise
 impl Header {
     fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        for (slot, value) in bytes
-            .chunks_exact_mut(4)
-            .zip([MAGIC, self.connection, self.total, self.offset])
+        for (slot, value) in
+            bytes
+                .chunks_exact_mut(4)
+                .zip([MAGIC, self.connection, self.total, self.offset])
         {
             slot.copy_from_slice(&value.to_le_bytes());
         }
@@ -188,8 +189,12 @@ impl Link {
         if content.len() > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
             return Err(LinkError::Protocol("a frame of ours is too large"));
         }
-        let flags =
-            SendFlags::NOSIGNAL | if wait { SendFlags::empty() } else { SendFlags::DONTWAIT };
+        let flags = SendFlags::NOSIGNAL
+            | if wait {
+                SendFlags::empty()
+            } else {
+                SendFlags::DONTWAIT
+            };
         let end = content.len().min(offset.saturating_add(CONTENT_MAX_BYTES));
         let header = Header {
             connection,
@@ -217,9 +222,17 @@ impl Link {
     /// Receives the next whole frame.
     ///
     /// `Ok(None)` with `wait` false means that no whole frame is there yet.
-    pub fn receive(&self, assembly: &mut Assembly, wait: bool) -> Result<Option<Received>, LinkError> {
+    pub fn receive(
+        &self,
+        assembly: &mut Assembly,
+        wait: bool,
+    ) -> Result<Option<Received>, LinkError> {
         let flags = RecvFlags::CMSG_CLOEXEC
-            | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+            | if wait {
+                RecvFlags::empty()
+            } else {
+                RecvFlags::DONTWAIT
+            };
         loop {
             if assembly.buffer.is_empty() {
                 assembly.buffer = vec![0; HEADER_BYTES + CONTENT_MAX_BYTES];
@@ -250,7 +263,10 @@ impl Link {
             if message.bytes == 0 && descriptors.is_empty() {
                 return Err(LinkError::Closed);
             }
-            if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            if message
+                .flags
+                .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+            {
                 return Err(LinkError::Protocol("a truncated datagram arrived"));
             }
             let datagram = assembly.buffer.get(..message.bytes).unwrap_or(&[]);
@@ -258,7 +274,9 @@ impl Link {
                 return Err(LinkError::Protocol("a datagram without our header arrived"));
             };
             let content = datagram.get(HEADER_BYTES..).unwrap_or(&[]);
-            if let Some(received) = accept_piece(&mut assembly.partial, header, content, descriptors)? {
+            if let Some(received) =
+                accept_piece(&mut assembly.partial, header, content, descriptors)?
+            {
                 return Ok(Some(received));
             }
         }
@@ -291,7 +309,11 @@ fn accept_piece(
         {
             (first, gathered, rights)
         }
-        _ => return Err(LinkError::Protocol("a piece does not continue the frame under way")),
+        _ => {
+            return Err(LinkError::Protocol(
+                "a piece does not continue the frame under way",
+            ));
+        }
     };
     gathered.extend_from_slice(content);
     if gathered.len() > total || (content.is_empty() && total != 0) {
@@ -301,5 +323,9 @@ fn accept_piece(
         *partial = Some((first, gathered, rights));
         return Ok(None);
     }
-    Ok(Some(Received { connection: first.connection, content: gathered, descriptors: rights }))
+    Ok(Some(Received {
+        connection: first.connection,
+        content: gathered,
+        descriptors: rights,
+    }))
 }

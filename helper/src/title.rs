@@ -8,6 +8,8 @@ use core::ptr;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::text::parse_decimal;
+
 /// The memory behind `/proc/PID/cmdline`.
 #[derive(Debug)]
 pub struct Title {
@@ -57,8 +59,10 @@ impl Title {
             .get(name_end + 2..)?
             .split(|&byte| byte == b' ')
             .skip(ARG_START);
-        let number = |field: &[u8]| core::str::from_utf8(field).ok()?.parse::<usize>().ok();
-        let (start, end) = (number(fields.next()?)?, number(fields.next()?)?);
+        let (start, end) = (
+            parse_decimal(fields.next()?)?,
+            parse_decimal(fields.next()?)?,
+        );
         (start != 0 && end > start).then(|| (ptr::with_exposed_provenance_mut(start), end - start))
     }
 

@@ -45,6 +45,7 @@ impl<'a> WireReader<'a> {
     }
 
     /// Takes `len` bytes.
+    #[inline(never)]
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self
             .rest
@@ -98,6 +99,7 @@ macro_rules! wire_integer {
             fn put(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
+            #[inline(never)]
             fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
                 let bytes = reader.take(size_of::<$t>())?;
                 bytes.try_into().map(<$t>::from_le_bytes).map_err(|_| WireError::Truncated)
@@ -156,11 +158,14 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
+// Frames have many of these fields: inlined they would be a third of the helper.
 impl Wire for Bytes {
+    #[inline(never)]
     fn put(&self, out: &mut Vec<u8>) {
         put_len(self.0.len(), out);
         out.extend_from_slice(&self.0);
     }
+    #[inline(never)]
     fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
         let len = get_len(reader)?;
         Ok(Self(reader.take(len)?.to_vec()))
@@ -168,12 +173,14 @@ impl Wire for Bytes {
 }
 
 impl<T: Wire> Wire for Vec<T> {
+    #[inline(never)]
     fn put(&self, out: &mut Vec<u8>) {
         put_len(self.len(), out);
         for item in self {
             item.put(out);
         }
     }
+    #[inline(never)]
     fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
         let count = get_len(reader)?;
         // Every encoding takes at least one byte, so a larger count is a lie; and capacity is not
@@ -265,6 +272,7 @@ fn put_len(len: usize, out: &mut Vec<u8>) {
     u32::try_from(len).unwrap_or(u32::MAX).put(out);
 }
 
+#[inline(never)]
 fn get_len(reader: &mut WireReader<'_>) -> Result<usize, WireError> {
     usize::try_from(u32::get(reader)?).map_err(|_| WireError::BadValue)
 }

@@ -259,8 +259,8 @@ impl Incoming {
     fn count(&mut self, bytes: usize) -> Result<u32, ProtocolError> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
-        self.bytes_since_keys += bytes as u64;
-        self.packets_since_keys += 1;
+        self.bytes_since_keys = self.bytes_since_keys.saturating_add(bytes as u64);
+        self.packets_since_keys = self.packets_since_keys.saturating_add(1);
         // No sequence number twice under one key; keys that old mean that the peer ignores our KEXINIT.
         if self.packets_since_keys > u64::from(u32::MAX) {
             return Err(ProtocolError::SequenceWrapped);

@@ -14,7 +14,7 @@ pub mod core;
 pub mod crypto;
 pub mod error;
 mod exchange;
-mod freeze;
+pub mod freeze;
 pub mod ident;
 mod incoming;
 pub mod message;

@@ -239,8 +239,8 @@ impl Outgoing {
         self.sealer.seal(self.sequence, packet, tag);
         self.buffer.commit(whole);
         self.sequence = self.sequence.wrapping_add(1);
-        self.bytes_since_keys += whole as u64;
-        self.packets_since_keys += 1;
+        self.bytes_since_keys = self.bytes_since_keys.saturating_add(whole as u64);
+        self.packets_since_keys = self.packets_since_keys.saturating_add(1);
     }
 }
 

@@ -2,6 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod channels;
 mod client;
 mod dialogue;
+mod exchange;
+mod handover;
 mod login;
+mod memory;
+mod packets;
+mod phases;
+mod rekey;
+mod version;

@@ -23,8 +23,8 @@ use core::ptr;
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
-use rustix::fd::{FromRawFd, OwnedFd, RawFd};
-use rustix::io::Errno;
+use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::{Errno, FdFlags};
 use rustix::process::Pid;
 
 use arch::{number, syscall5};
@@ -40,6 +40,8 @@ const SIGNALS: usize = 64;
 const SIGSET_BYTES: usize = 8;
 const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
+/// The first number behind standard input, output and error.
+const FIRST_SESSION_NUMBER: RawFd = 3;
 
 fn checked(result: isize) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| {
@@ -170,4 +172,46 @@ pub fn child_signals() -> Result<OwnedFd, Errno> {
     let descriptor = RawFd::try_from(descriptor).map_err(|_| Errno::BADF)?;
     // SAFETY: the kernel just made it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Takes a descriptor that the launcher placed at `number`, and makes it close-on-exec.
+pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: only borrowed, to ask whether it is there.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and nothing else in this process knows of it: callers ask once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor but `kept` and 0 to 2; for a forked child, whose other values of
+/// descriptors must not be used or dropped any more: it ends in [`execute`] or [`exit`].
+pub fn keep_only(kept: OwnedFd) -> Result<OwnedFd, Errno> {
+    let moved = rustix::io::fcntl_dupfd_cloexec(&kept, FIRST_SESSION_NUMBER + 1)?;
+    // SAFETY: dup3 onto a number that no value we still use stands for; see above.
+    let mut target = unsafe { OwnedFd::from_raw_fd(FIRST_SESSION_NUMBER) };
+    rustix::io::dup3(&moved, &mut target, rustix::io::DupFlags::CLOEXEC)?;
+    // Their numbers are closed below, or stand for the target by now.
+    core::mem::forget((kept, moved));
+    close_from(FIRST_SESSION_NUMBER + 1);
+    Ok(target)
+}
+
+/// Closes every descriptor from `first` on, where the kernel can (5.9); all of ours are
+/// close-on-exec anyway. For a forked child, as [`keep_only`].
+pub fn close_from(first: RawFd) {
+    let first = usize::try_from(first).unwrap_or(usize::MAX);
+    // SAFETY: takes numbers only; the caller keeps the rule above.
+    unsafe { syscall5(number::CLOSE_RANGE, first, u32::MAX as usize, 0, 0, 0) };
+}
+
+/// The session's stdout, in the session's process.
+pub fn standard_output() -> BorrowedFd<'static> {
+    // SAFETY: the launcher put something at 0, 1 and 2, and nothing ever closes these numbers.
+    unsafe { BorrowedFd::borrow_raw(1) }
+}
+
+/// The session's stderr, in the session's process.
+pub fn standard_error() -> BorrowedFd<'static> {
+    // SAFETY: as above.
+    unsafe { BorrowedFd::borrow_raw(2) }
 }

@@ -1,0 +1,197 @@
+//! Reading a user's key files with the user's rights: a forked child that becomes the user, writes
+//! what it finds to a pipe as [`KeyRecord`]s, and exits. The helper itself stays root meanwhile.
+//!
+//! Regular files only and no more than the limit of each: a FIFO, a device or an endless file in
+//! somebody's home must not hold up or fill the server. Source: sshd_config(5) AuthorizedKeysFile.
+
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::{Errno, read, write};
+
+use crate::frame::{Identity, KeyRecord};
+use crate::identity::{already_is, become_user};
+use crate::path::{canonical, check_strict_modes, file_type, open, stat};
+use crate::sys;
+use crate::text::printable;
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 4096;
+/// Exit status of a reader that could not become the user.
+const STATUS_IDENTITY: i32 = 1;
+
+/// What to read, and as whom.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Whose rights.
+    pub identity: &'a Identity,
+    /// Become `identity` first.
+    pub change_identity: bool,
+    /// Absolute paths.
+    pub files: &'a [crate::wire::Bytes],
+    /// Check owners and modes.
+    pub strict_modes: bool,
+    /// Bytes of one file at most.
+    pub limit_bytes: u32,
+}
+
+/// The reader, in a process of its own; never returns.
+pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
+    sys::reset_signals();
+    let Ok(pipe) = sys::keep_only(pipe) else {
+        sys::exit(STATUS_IDENTITY)
+    };
+    let identity = if request.change_identity {
+        become_user(request.identity)
+    } else {
+        already_is(request.identity)
+    };
+    if identity.is_err() {
+        sys::exit(STATUS_IDENTITY);
+    }
+    // Nobody listens any more when this fails: the monitor gave up.
+    let _ = send_files(request, &pipe);
+    sys::exit(0)
+}
+
+fn send_files(request: &Request<'_>, pipe: &impl AsFd) -> Result<(), Errno> {
+    for (index, path) in (0..).zip(request.files) {
+        send_file(request, index, path, pipe)?;
+    }
+    send(
+        pipe,
+        KeyRecord {
+            file: 0,
+            status: KeyRecord::END,
+            len: 0,
+        },
+        &[],
+    )
+}
+
+/// Why a file is not read.
+enum Refusal {
+    Missing,
+    Failed(Errno),
+    Refused(Vec<u8>),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Self::Missing,
+            errno => Self::Failed(errno),
+        }
+    }
+}
+
+fn send_file(
+    request: &Request<'_>,
+    index: u32,
+    path: &[u8],
+    pipe: &impl AsFd,
+) -> Result<(), Errno> {
+    let record = |status, len| KeyRecord {
+        file: index,
+        status,
+        len,
+    };
+    let (status, detail) = match open_key_file(request, path) {
+        Ok(file) => return send_content(request, index, &file, pipe),
+        Err(Refusal::Missing) => (KeyRecord::MISSING, Vec::new()),
+        Err(Refusal::Failed(errno)) => (
+            KeyRecord::FAILED,
+            errno.raw_os_error().to_le_bytes().to_vec(),
+        ),
+        Err(Refusal::Refused(sentence)) => (KeyRecord::REFUSED, sentence),
+    };
+    send(
+        pipe,
+        record(status, u32::try_from(detail.len()).unwrap_or(0)),
+        &detail,
+    )
+}
+
+fn open_key_file(request: &Request<'_>, path: &[u8]) -> Result<OwnedFd, Refusal> {
+    let real = canonical(path)?;
+    let not_regular =
+        || Refusal::Refused([&printable(&real), b" is not a regular file".as_slice()].concat());
+    // Asked before opening: the mere open of some devices does something.
+    if file_type(&stat(&real)?) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    // Nonblocking, should it have become a FIFO in between.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let file = open(&real, flags)?;
+    let opened = fstat(&file)?;
+    if file_type(&opened) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    if request.strict_modes {
+        check_strict_modes(&opened, &real, request.identity.uid, &request.identity.home)
+            .map_err(Refusal::Refused)?;
+    }
+    Ok(file)
+}
+
+fn send_content(
+    request: &Request<'_>,
+    index: u32,
+    file: &OwnedFd,
+    pipe: &impl AsFd,
+) -> Result<(), Errno> {
+    let record = |status, len| KeyRecord {
+        file: index,
+        status,
+        len,
+    };
+    let mut left = usize::try_from(request.limit_bytes).unwrap_or(usize::MAX);
+    let mut buffer = [0; CHUNK_BYTES];
+    loop {
+        // One byte more than allowed tells whether there is more.
+        let wanted = left.saturating_add(1).min(CHUNK_BYTES);
+        let filled = match read(file, buffer.get_mut(..wanted).unwrap_or_default()) {
+            Ok(0) => return send(pipe, record(KeyRecord::COMPLETE, 0), &[]),
+            Ok(filled) => filled,
+            Err(Errno::INTR) => continue,
+            Err(errno) => {
+                return send(
+                    pipe,
+                    record(KeyRecord::FAILED, 4),
+                    &errno.raw_os_error().to_le_bytes(),
+                );
+            }
+        };
+        let piece = buffer.get(..filled.min(left)).unwrap_or_default();
+        if !piece.is_empty() {
+            send(
+                pipe,
+                record(KeyRecord::CHUNK, u32::try_from(piece.len()).unwrap_or(0)),
+                piece,
+            )?;
+        }
+        if filled > left {
+            return send(pipe, record(KeyRecord::TRUNCATED, 0), &[]);
+        }
+        left -= filled;
+    }
+}
+
+/// Writes one record in whole.
+fn send(pipe: &impl AsFd, record: KeyRecord, content: &[u8]) -> Result<(), Errno> {
+    let mut bytes = Vec::with_capacity(KeyRecord::HEADER_BYTES + content.len());
+    for word in [record.file, record.status, record.len] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(content);
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match write(pipe, rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

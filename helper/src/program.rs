@@ -1,0 +1,315 @@
+//! What a session's process does between the fork and the exec of the user's shell.
+//!
+//! It is the user already. It writes to the session's own stdout and stderr, as sshd does; it never
+//! returns. Source: sshd(8) LOGIN PROCESS and SSHRC.
+
+use alloc::ffi::CString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::{Errno, read, write};
+use rustix::process::{WaitOptions, chdir, ioctl_tiocsctty, setsid, waitpid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::environment::{SessionVariables, build};
+use crate::frame::Policy;
+use crate::path::{file_type, open, stat};
+use crate::sys::{self, Forked};
+use crate::text::{c_string, decimal};
+use crate::wire::Bytes;
+
+/// Exit status where `/etc/nologin` bars the login.
+const STATUS_NOLOGIN: i32 = 254;
+/// Exit status where the shell cannot be executed.
+const STATUS_FAILED: i32 = 1;
+/// The longest name of a shell behind the dash.
+const SHELL_NAME_MAX_BYTES: usize = 254;
+/// Bytes of `~/.ssh/environment` at most: its lines are bounded too.
+const ENVIRONMENT_FILE_MAX_BYTES: usize = 64 * 1024;
+
+/// What to run.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The login's policy.
+    pub policy: &'a Policy,
+    /// A command line for the shell; `None` is the login shell itself.
+    pub command: Option<&'a [u8]>,
+    /// What the client asked for, where `command` is forced.
+    pub original_command: Option<&'a [u8]>,
+    /// Subsystems have no `~/.ssh/rc`.
+    pub is_subsystem: bool,
+    /// `env` requests.
+    pub environment: &'a [(Bytes, Bytes)],
+    /// TERM and path of the terminal.
+    pub terminal: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// Descriptors 0 to 2 of the session.
+#[derive(Debug)]
+pub enum Standard {
+    /// All three are the terminal's slave.
+    Terminal(OwnedFd),
+    /// The reading end of stdin, the writing ends of stdout and stderr.
+    Pipes(OwnedFd, OwnedFd, OwnedFd),
+}
+
+/// Becomes `program`; for a forked child.
+pub fn run(program: &Program<'_>, standard: &Standard) -> ! {
+    if connect(standard).is_err() {
+        sys::exit(STATUS_FAILED);
+    }
+    sys::close_from(3);
+    sys::reset_signals();
+    let policy = program.policy;
+    let home = &*policy.identity.home;
+    if program.terminal.is_some() && program.command.is_none() {
+        greet(policy, home);
+    }
+    if let Some(text) = &policy.nologin {
+        say(sys::standard_error(), text);
+        sys::exit(STATUS_NOLOGIN);
+    }
+    let file = if policy.user_environment.is_empty() {
+        None
+    } else {
+        read_regular(
+            &join(home, b"/.ssh/environment"),
+            ENVIRONMENT_FILE_MAX_BYTES,
+        )
+    };
+    let (environment, complaints) = build(
+        policy,
+        &SessionVariables {
+            client: program.environment,
+            terminal: program.terminal,
+            original_command: program.original_command,
+            file: file.as_deref(),
+        },
+    );
+    say(sys::standard_error(), &complaints);
+    if let Err(errno) = c_string(home).and_then(|home| chdir(&*home))
+        && policy.chroot.is_none()
+    {
+        let text = [
+            b"Could not chdir to home directory ",
+            home,
+            b": ",
+            &reason(errno),
+            b"
+",
+        ];
+        say(sys::standard_error(), &text.concat());
+    }
+    run_startup_file(program, home, environment.entries());
+    execute_shell(program, environment.entries())
+}
+
+fn connect(standard: &Standard) -> Result<(), Errno> {
+    setsid()?;
+    match standard {
+        Standard::Terminal(slave) => {
+            ioctl_tiocsctty(slave)?;
+            dup2_stdin(slave)?;
+            dup2_stdout(slave)?;
+            dup2_stderr(slave)
+        }
+        Standard::Pipes(input, output, errors) => {
+            dup2_stdin(input)?;
+            dup2_stdout(output)?;
+            dup2_stderr(errors)
+        }
+    }
+}
+
+/// The last login and the message of the day, for a login shell with a terminal.
+fn greet(policy: &Policy, home: &[u8]) {
+    if policy.quiet_login || stat(&join(home, b"/.hushlogin")).is_ok() {
+        return;
+    }
+    if let Some(line) = &policy.last_login {
+        say(sys::standard_output(), line);
+        if !line.ends_with(b"\n") {
+            say(sys::standard_output(), b"\r\n");
+        }
+    }
+    if policy.print_motd
+        && let Ok(file) = open(b"/etc/motd", OFlags::RDONLY)
+    {
+        let mut buffer = [0; 2048];
+        while let Ok(filled @ 1..) = read(&file, &mut buffer) {
+            say(
+                sys::standard_output(),
+                buffer.get(..filled).unwrap_or_default(),
+            );
+        }
+    }
+}
+
+/// `~/.ssh/rc`, else `/etc/ssh/sshrc`, run to its end before the session's program.
+fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString]) {
+    let own = join(home, b"/.ssh/rc");
+    let honoured = !program.is_subsystem && program.policy.permit_user_rc;
+    let arguments = if honoured && stat(&own).is_ok() {
+        let shell = &*program.policy.identity.shell;
+        let line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
+        (
+            shell.to_vec(),
+            vec![last_component(shell).to_vec(), b"-c".to_vec(), line],
+        )
+    } else if stat(b"/etc/ssh/sshrc").is_ok() {
+        (
+            b"/bin/sh".to_vec(),
+            vec![b"sh".to_vec(), b"/etc/ssh/sshrc".to_vec()],
+        )
+    } else {
+        return;
+    };
+    let (Ok(path), Ok(arguments)) = (
+        CString::new(arguments.0),
+        arguments
+            .1
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<Vec<_>, _>>(),
+    ) else {
+        return;
+    };
+    match sys::fork() {
+        Ok(Forked::Child) => {
+            // It reads an empty input: what comes from the client is the program's.
+            if let Ok((reader, _)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
+                let _ = dup2_stdin(&reader);
+            }
+            sys::execute(&path, &arguments, environment);
+            sys::exit(127)
+        }
+        Ok(Forked::Parent(child)) => {
+            while let Err(Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
+        }
+        Err(_) => say(
+            sys::standard_error(),
+            &[b"Could not run ", own.as_slice(), b"\n"].concat(),
+        ),
+    }
+}
+
+/// For between single quotes of a shell.
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text {
+        match byte {
+            b'\'' => out.extend_from_slice(b"'\\''"),
+            byte => out.push(byte),
+        }
+    }
+    out
+}
+
+fn execute_shell(program: &Program<'_>, environment: &[CString]) -> ! {
+    let shell = &*program.policy.identity.shell;
+    let name = last_component(shell);
+    let arguments = match program.command {
+        None => vec![[b"-", name].concat()],
+        Some(command) => vec![name.to_vec(), b"-c".to_vec(), command.to_vec()],
+    };
+    let arguments = arguments
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<Vec<_>, _>>();
+    let errno = match (CString::new(shell), arguments) {
+        (Ok(path), Ok(arguments)) if name.len() <= SHELL_NAME_MAX_BYTES => {
+            sys::execute(&path, &arguments, environment)
+        }
+        _ => Errno::INVAL,
+    };
+    say(
+        sys::standard_error(),
+        &[shell, b": ", &reason(errno), b"\n"].concat(),
+    );
+    sys::exit(STATUS_FAILED)
+}
+
+fn last_component(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+fn join(home: &[u8], name: &[u8]) -> Vec<u8> {
+    // In `/` the name's own slash is enough.
+    let home = if home == b"/" { b"" } else { home };
+    [home, name].concat()
+}
+
+/// Up to `limit_bytes` of a regular file.
+fn read_regular(path: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
+    if file_type(&stat(path).ok()?) != FileType::RegularFile {
+        return None;
+    }
+    let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+    let mut content = vec![0; limit_bytes];
+    let mut filled = 0;
+    while let Ok(more @ 1..) = read(&file, content.get_mut(filled..)?) {
+        filled += more;
+    }
+    content.truncate(filled);
+    Some(content)
+}
+
+/// Writes to the session; who closed it does not want to know.
+fn say(to: BorrowedFd<'_>, mut text: &[u8]) {
+    while !text.is_empty() {
+        match write(to.as_fd(), text) {
+            Ok(written) => text = text.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The system's words for the errors that a user can meet here.
+fn reason(errno: Errno) -> Vec<u8> {
+    let text: &[u8] = match errno {
+        Errno::NOENT => b"No such file or directory",
+        Errno::ACCESS => b"Permission denied",
+        Errno::PERM => b"Operation not permitted",
+        Errno::NOTDIR => b"Not a directory",
+        Errno::LOOP => b"Too many levels of symbolic links",
+        Errno::NAMETOOLONG => b"File name too long",
+        Errno::TOOBIG => b"Argument list too long",
+        Errno::NOEXEC => b"Exec format error",
+        Errno::NOMEM => b"Cannot allocate memory",
+        Errno::IO => b"Input/output error",
+        Errno::INVAL => b"Invalid argument",
+        errno => {
+            let number = decimal(errno.raw_os_error().unsigned_abs());
+            return [b"error ".as_slice(), &number].concat();
+        }
+    };
+    text.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_the_home_directory() {
+        assert_eq!(join(b"/home/a", b"/.ssh/rc"), b"/home/a/.ssh/rc");
+        assert_eq!(join(b"/", b"/.ssh/rc"), b"/.ssh/rc");
+    }
+
+    #[test]
+    fn a_quote_in_a_path_stays_in_its_word() {
+        assert_eq!(
+            quoted(b"/home/o'neill/.ssh/rc"),
+            b"/home/o'\\''neill/.ssh/rc"
+        );
+    }
+
+    #[test]
+    fn shells_are_named_by_their_last_component() {
+        assert_eq!(last_component(b"/usr/bin/fish"), b"fish");
+        assert_eq!(last_component(b"sh"), b"sh");
+    }
+}

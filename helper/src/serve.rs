@@ -1,0 +1,348 @@
+//! The role `serve`: one helper for one connection, from its launch to its end.
+//!
+//! One poll loop over the link to the monitor, the user's `net` once the login is accepted, and the
+//! ends of children. As root it reads nothing but the monitor's frames; as the user it enforces the
+//! policy it was given before the first frame of `net`. The end of either link ends it: terminals
+//! hang up as `net` closes them, jobs without one live on, as with sshd.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, wait, waitpid};
+
+use crate::frame::{HelperToMonitor, MonitorToHelper, NetToSession, Policy, SessionToNet};
+use crate::keys;
+use crate::link::{Assembly, Link, LinkError};
+use crate::login;
+use crate::session::{Peers, Sessions};
+use crate::sys::{self, Forked};
+use crate::terminal::Terminal;
+use crate::title::Title;
+use crate::wire::{Bytes, Wire};
+
+/// The monitor's socket, as the launcher places it.
+const MONITOR_DESCRIPTOR: i32 = 3;
+/// How long a full queue of `net` may stay full: it serves its connection in one loop that never
+/// blocks, so this is a process that no longer lives.
+const NET_STALL_LIMIT_S: i64 = 10;
+/// Log level before the monitor says otherwise: info.
+const LOG_LEVEL_DEFAULT: u8 = 3;
+
+/// Why the helper ends.
+#[derive(Debug)]
+enum End {
+    /// A link ended: the normal way.
+    Closed,
+    /// A peer sent what none of ours sends, or the system failed.
+    Fault(&'static str),
+}
+
+impl From<LinkError> for End {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Closed => Self::Closed,
+            LinkError::Protocol(why) => Self::Fault(why),
+            LinkError::Frame(_) => Self::Fault("a frame could not be decoded"),
+            LinkError::System(_) => Self::Fault("a link failed"),
+        }
+    }
+}
+
+impl From<Errno> for End {
+    fn from(_: Errno) -> Self {
+        Self::Fault("a system call failed")
+    }
+}
+
+/// Serves one connection; returns the exit status.
+pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
+    let _ = rustix::thread::set_name(c"agent-helper");
+    let _ = chdir(c"/");
+    let Ok(monitor) = sys::inherited(MONITOR_DESCRIPTOR) else {
+        return 1;
+    };
+    let Ok(children) = sys::child_signals() else {
+        return 1;
+    };
+    let mut helper = Helper {
+        links: Links {
+            monitor: Link::new(monitor),
+            net: None,
+            log_level: LOG_LEVEL_DEFAULT,
+        },
+        children,
+        reader: None,
+        sessions: None,
+        title,
+    };
+    let end = helper.run(build_id);
+    if let Some(reader) = helper.reader {
+        // Nobody waits for its answer, and it may hang on a dead network file system.
+        let _ = kill_process(reader, Signal::KILL);
+    }
+    match end {
+        End::Closed => 0,
+        End::Fault(why) => {
+            let _ = helper.links.log(1, why.as_bytes());
+            1
+        }
+    }
+}
+
+struct Helper {
+    links: Links,
+    children: OwnedFd,
+    /// The process that reads key files, one at a time.
+    reader: Option<Pid>,
+    /// After "accepted".
+    sessions: Option<Sessions>,
+    title: Title,
+}
+
+impl Helper {
+    fn run(&mut self, build_id: [u8; 16]) -> End {
+        if let Err(end) = self.links.to_monitor(&HelperToMonitor::Hello { build_id }) {
+            return end;
+        }
+        let (mut from_monitor, mut from_net) = (Assembly::default(), Assembly::default());
+        loop {
+            if let Err(end) = self.turn(&mut from_monitor, &mut from_net) {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for something and acts on it.
+    fn turn(&mut self, from_monitor: &mut Assembly, from_net: &mut Assembly) -> Result<(), End> {
+        let monitor = PollFd::new(&self.links.monitor, PollFlags::IN);
+        let children = PollFd::new(&self.children, PollFlags::IN);
+        let ready = match &self.links.net {
+            Some(net) => poll_ready(&mut [monitor, children, PollFd::new(net, PollFlags::IN)])?,
+            None => poll_ready(&mut [monitor, children])?,
+        };
+        let [monitor, children, net] = ready;
+        if children {
+            let mut siginfo = [0; 128];
+            while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
+            self.reap()?;
+        }
+        if monitor {
+            while let Some(received) = self.links.monitor.receive(from_monitor, false)? {
+                let frame = MonitorToHelper::from_wire(&received.content)
+                    .map_err(|_| End::Fault("a frame of the monitor could not be decoded"))?;
+                self.on_monitor(frame, received.descriptors)?;
+            }
+            Link::release_buffer(from_monitor);
+        }
+        if net {
+            self.receive_from_net(from_net)?;
+            Link::release_buffer(from_net);
+        }
+        Ok(())
+    }
+
+    fn receive_from_net(&mut self, assembly: &mut Assembly) -> Result<(), End> {
+        while let Some(net) = &self.links.net {
+            let Some(received) = net.receive(assembly, false)? else {
+                break;
+            };
+            let frame = NetToSession::from_wire(&received.content)
+                .map_err(|_| End::Fault("a frame of net could not be decoded"))?;
+            if !received.descriptors.is_empty() {
+                return Err(End::Fault("net sent a descriptor"));
+            }
+            if let Some(sessions) = &mut self.sessions {
+                sessions.on_frame(frame, &mut self.links)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Result<(), End> {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.reader == Some(pid) {
+                self.reader = None;
+                let ok = status.exit_status() == Some(0);
+                self.links.to_monitor(&HelperToMonitor::KeysRead { ok })?;
+            } else if let Some(sessions) = &mut self.sessions {
+                sessions.on_exit(pid, status, &mut self.links)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_monitor(
+        &mut self,
+        frame: MonitorToHelper,
+        descriptors: alloc::vec::Vec<OwnedFd>,
+    ) -> Result<(), End> {
+        let mut descriptors = descriptors.into_iter();
+        let taken = (descriptors.next(), descriptors.next(), descriptors.next());
+        match (frame, taken, &mut self.sessions) {
+            (
+                MonitorToHelper::ReadKeys {
+                    identity,
+                    change_identity,
+                    files,
+                    strict_modes,
+                    limit_bytes,
+                },
+                (Some(pipe), None, None),
+                None,
+            ) => {
+                let request = keys::Request {
+                    identity: &identity,
+                    change_identity,
+                    files: &files,
+                    strict_modes,
+                    limit_bytes,
+                };
+                self.read_keys(&request, pipe)
+            }
+            (MonitorToHelper::Accepted { policy }, (Some(socket), None, None), None) => {
+                self.accept(policy, socket)
+            }
+            (
+                MonitorToHelper::Terminal { session, path },
+                (Some(master), Some(slave), None),
+                Some(sessions),
+            ) => {
+                let terminal = Terminal {
+                    master,
+                    slave,
+                    path: path.0,
+                };
+                sessions.on_terminal(session, Some(terminal), &mut self.links)
+            }
+            (MonitorToHelper::NoTerminal { session }, (None, None, None), Some(sessions)) => {
+                sessions.on_terminal(session, None, &mut self.links)
+            }
+            (MonitorToHelper::SetLogLevel { level }, (None, None, None), _) => {
+                self.links.log_level = level;
+                Ok(())
+            }
+            _ => Err(End::Fault("the monitor sent a frame out of turn")),
+        }
+    }
+
+    fn read_keys(&mut self, request: &keys::Request<'_>, pipe: OwnedFd) -> Result<(), End> {
+        if self.reader.is_some() {
+            // One at a time; the pipe closes unwritten.
+            return self
+                .links
+                .to_monitor(&HelperToMonitor::KeysRead { ok: false });
+        }
+        match sys::fork() {
+            Ok(Forked::Child) => keys::read_as_user(request, pipe),
+            Ok(Forked::Parent(reader)) => {
+                self.reader = Some(reader);
+                Ok(())
+            }
+            Err(_) => self
+                .links
+                .to_monitor(&HelperToMonitor::KeysRead { ok: false }),
+        }
+    }
+
+    fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {
+        if let Some(reader) = self.reader.take() {
+            // It runs with another's rights or nobody's: not past this point.
+            let _ = kill_process(reader, Signal::KILL);
+            while let Err(Errno::INTR) = waitpid(Some(reader), WaitOptions::empty()) {}
+        }
+        if let Err(error) = login::become_ready(&policy) {
+            self.links.to_monitor(&HelperToMonitor::Failed {
+                step: Bytes::from(error.step),
+                errno: error.errno.raw_os_error(),
+            })?;
+            return Err(End::Closed);
+        }
+        self.title
+            .set(&[b"agent-helper: ".as_slice(), &policy.title].concat());
+        self.links.net = Some(Link::new(socket));
+        self.sessions = Some(Sessions::new(policy));
+        self.links.to_monitor(&HelperToMonitor::Ready)
+    }
+}
+
+/// Which of up to three descriptors have something to say, or have ended.
+fn poll_ready(polled: &mut [PollFd<'_>]) -> Result<[bool; 3], End> {
+    match poll(polled, None) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(_) => return Err(End::Fault("poll failed")),
+    }
+    let mut ready = [false; 3];
+    for (slot, entry) in ready.iter_mut().zip(polled.iter()) {
+        *slot = !entry.revents().is_empty();
+    }
+    Ok(ready)
+}
+
+/// The helper's two links and what it may log.
+struct Links {
+    monitor: Link,
+    net: Option<Link>,
+    log_level: u8,
+}
+
+impl Peers for Links {
+    type Error = End;
+
+    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[&OwnedFd]) -> Result<(), End> {
+        let Some(net) = &self.net else { return Ok(()) };
+        let mut borrowed = alloc::vec::Vec::with_capacity(descriptors.len());
+        borrowed.extend(descriptors.iter().map(|descriptor| descriptor.as_fd()));
+        send_to_net(net, &self.monitor, frame, &borrowed)
+    }
+
+    fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), End> {
+        // The monitor never waits for a helper, so this wait ends.
+        Ok(self.monitor.send(0, frame, &[], true)?)
+    }
+
+    fn log(&mut self, level: u8, message: &[u8]) -> Result<(), End> {
+        if level > self.log_level {
+            return Ok(());
+        }
+        self.to_monitor(&HelperToMonitor::Log {
+            level,
+            message: Bytes::from(message),
+        })
+    }
+}
+
+/// Waits for room in `net`'s queue, but not for ever and not past the monitor's end.
+fn send_to_net(
+    net: &Link,
+    monitor: &Link,
+    frame: &SessionToNet,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), End> {
+    loop {
+        match net.send(0, frame, descriptors, false) {
+            Err(LinkError::System(Errno::AGAIN)) => {}
+            other => return Ok(other?),
+        }
+        let limit = Timespec {
+            tv_sec: NET_STALL_LIMIT_S,
+            tv_nsec: 0,
+        };
+        // Nothing asked of the monitor: only its end shows.
+        let mut polled = [
+            PollFd::new(net, PollFlags::OUT),
+            PollFd::new(monitor, PollFlags::empty()),
+        ];
+        match poll(&mut polled, Some(&limit)) {
+            Ok(0) => return Err(End::Fault("net takes no frames")),
+            Ok(_)
+                if polled
+                    .iter()
+                    .any(|entry| entry.revents().contains(PollFlags::HUP)) =>
+            {
+                return Err(End::Closed);
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return Err(End::Fault("poll failed")),
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The sessions of one connection, and what the policy lets each of them do.
+//!
+//! Frames come from `net`, which a client may have taken over: any frame in any order with any
+//! numbers is answered or refused, never trusted. To the monitor sessions have numbers of our own,
+//! so that a number that `net` uses twice confuses nobody's records.
+
+use alloc::vec::Vec;
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitStatus};
+
+use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
+use crate::program::{self, Standard};
+use crate::signal;
+use crate::sys::{self, Forked};
+use crate::terminal::{self, Terminal};
+use crate::text::failure;
+use crate::wire::Bytes;
+
+/// TERM, in bytes: the longest names in the terminal database have a tenth of this.
+const TERM_MAX_BYTES: usize = 256;
+/// Sessions at once, whatever the configuration says: each may hold a request of half a megabyte
+/// while it waits for its terminal.
+const SESSIONS_MAX: usize = 1024;
+/// A core file was written: the bit in a wait status.
+const CORE_DUMPED: i32 = 0x80;
+
+/// The other ends, as the table needs them. An error ends the helper.
+pub trait Peers {
+    /// Why a frame cannot be sent.
+    type Error;
+    /// Sends to the user's `net`.
+    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[&OwnedFd])
+    -> Result<(), Self::Error>;
+    /// Sends to the monitor.
+    fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), Self::Error>;
+    /// A log line of `level` (1 error to 5 trace).
+    fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// All sessions of one connection.
+#[derive(Debug)]
+pub struct Sessions {
+    policy: Policy,
+    list: Vec<Session>,
+    last_id: u32,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// `net`'s number; none once the channel is closed.
+    number: Option<u32>,
+    /// Our number towards the monitor.
+    id: u32,
+    terminal: TerminalState,
+    /// A start that waits for the terminal.
+    waiting: Option<Start>,
+    process: Option<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    /// The client may send signals: neither a forced command nor a subsystem, as sshd.
+    takes_signals: bool,
+    has_terminal: bool,
+}
+
+#[derive(Debug)]
+enum TerminalState {
+    None,
+    /// The monitor was asked.
+    Asked(Wish),
+    /// There it is, for the program to be started.
+    Open {
+        slave: OwnedFd,
+        path: Vec<u8>,
+        term: Bytes,
+    },
+}
+
+/// What the client wants of its terminal.
+#[derive(Debug)]
+struct Wish {
+    term: Bytes,
+    size: [u8; 16],
+    modes: Bytes,
+}
+
+#[derive(Debug)]
+struct Start {
+    program: Program,
+    environment: Vec<(Bytes, Bytes)>,
+}
+
+/// What the policy makes of a request.
+#[derive(Debug, PartialEq, Eq)]
+struct Decision<'a> {
+    command: Option<&'a [u8]>,
+    original_command: Option<&'a [u8]>,
+    is_subsystem: bool,
+    takes_signals: bool,
+}
+
+impl Sessions {
+    /// No sessions yet.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            list: Vec::new(),
+            last_id: 0,
+        }
+    }
+
+    /// Acts on a frame of `net`.
+    pub fn on_frame<P: Peers>(
+        &mut self,
+        frame: NetToSession,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        match frame {
+            NetToSession::OpenTerminal {
+                session,
+                term,
+                size,
+                modes,
+            } => self.open_terminal(session, Wish { term, size, modes }, peers),
+            NetToSession::Start {
+                session,
+                program,
+                environment,
+            } => self.start(
+                session,
+                Start {
+                    program,
+                    environment,
+                },
+                peers,
+            ),
+            NetToSession::Signal { session, name } => {
+                self.signal(session, &name);
+                Ok(())
+            }
+            // A pseudo-terminal has no line to hold low: as with sshd, nothing happens.
+            NetToSession::Break { .. } => Ok(()),
+            NetToSession::Close { session } => self.close(session, peers),
+        }
+    }
+
+    /// The monitor's answer to [`HelperToMonitor::OpenTerminal`].
+    pub fn on_terminal<P: Peers>(
+        &mut self,
+        id: u32,
+        terminal: Option<Terminal>,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let Some(index) = self.list.iter().position(|session| session.id == id) else {
+            // Closed meanwhile: the monitor's record of it ends here.
+            return peers.to_monitor(&HelperToMonitor::SessionEnded { session: id });
+        };
+        self.terminal_is_there(index, terminal, peers)
+    }
+
+    /// A child has ended; false if it is none of the sessions' processes.
+    pub fn on_exit<P: Peers>(
+        &mut self,
+        pid: Pid,
+        status: WaitStatus,
+        peers: &mut P,
+    ) -> Result<bool, P::Error> {
+        let is_its = |session: &Session| {
+            session
+                .process
+                .as_ref()
+                .is_some_and(|process| process.pid == pid)
+        };
+        let Some(index) = self.list.iter().position(is_its) else {
+            return Ok(false);
+        };
+        let session = self.list.swap_remove(index);
+        if let Some(number) = session.number {
+            let ending = ending_of(status);
+            peers.to_net(
+                &SessionToNet::Ended {
+                    session: number,
+                    ending,
+                },
+                &[],
+            )?;
+        }
+        peers.to_monitor(&HelperToMonitor::SessionEnded {
+            session: session.id,
+        })?;
+        Ok(true)
+    }
+
+    fn find(&self, number: u32) -> Option<usize> {
+        self.list
+            .iter()
+            .position(|session| session.number == Some(number))
+    }
+
+    /// A new entry in the table, if there is room. Sessions whose channel is closed count until
+    /// their process has ended, as in sshd.
+    fn add(&mut self, number: u32) -> Option<usize> {
+        let most = usize::try_from(self.policy.max_sessions).unwrap_or(SESSIONS_MAX);
+        if self.list.len() >= most.min(SESSIONS_MAX) {
+            return None;
+        }
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if !self.list.iter().any(|session| session.id == self.last_id) {
+                break;
+            }
+        }
+        self.list.push(Session {
+            number: Some(number),
+            id: self.last_id,
+            terminal: TerminalState::None,
+            waiting: None,
+            process: None,
+        });
+        Some(self.list.len() - 1)
+    }
+
+    fn open_terminal<P: Peers>(
+        &mut self,
+        number: u32,
+        wish: Wish,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let refused = SessionToNet::NoTerminal { session: number };
+        // One terminal for a session, and before its program.
+        if !self.policy.permit_pty
+            || wish.term.len() > TERM_MAX_BYTES
+            || wish.term.contains(&0)
+            || self.find(number).is_some()
+        {
+            return peers.to_net(&refused, &[]);
+        }
+        let Some(index) = self.add(number) else {
+            peers.log(3, b"no more sessions")?;
+            return peers.to_net(&refused, &[]);
+        };
+        let Some(session) = self.list.get_mut(index) else {
+            return Ok(());
+        };
+        session.terminal = TerminalState::Asked(wish);
+        if self.policy.monitor_opens_terminals {
+            return peers.to_monitor(&HelperToMonitor::OpenTerminal {
+                session: session.id,
+            });
+        }
+        let terminal = terminal::open();
+        if let Err(errno) = &terminal {
+            peers.log(1, &failure("opening a terminal", *errno))?;
+        }
+        self.terminal_is_there(index, terminal.ok(), peers)
+    }
+
+    fn terminal_is_there<P: Peers>(
+        &mut self,
+        index: usize,
+        terminal: Option<Terminal>,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let Some(session) = self.list.get_mut(index) else {
+            return Ok(());
+        };
+        let before = core::mem::replace(&mut session.terminal, TerminalState::None);
+        let (TerminalState::Asked(wish), Some(number)) = (before, session.number) else {
+            // An answer to no question.
+            return Ok(());
+        };
+        match terminal {
+            None => peers.to_net(&SessionToNet::NoTerminal { session: number }, &[])?,
+            Some(Terminal {
+                master,
+                slave,
+                path,
+            }) => {
+                // A terminal with other modes or no size is better than none.
+                let _ = terminal::set_modes(&slave, &wish.modes);
+                let _ = terminal::set_size(&slave, &wish.size);
+                peers.to_net(
+                    &SessionToNet::TerminalOpened { session: number },
+                    &[&master],
+                )?;
+                session.terminal = TerminalState::Open {
+                    slave,
+                    path,
+                    term: wish.term,
+                };
+            }
+        }
+        match session.waiting.take() {
+            Some(start) => self.run(index, &start, peers),
+            None => Ok(()),
+        }
+    }
+
+    fn start<P: Peers>(
+        &mut self,
+        number: u32,
+        start: Start,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let refused = SessionToNet::NotStarted { session: number };
+        let index = match self.find(number) {
+            Some(index) => index,
+            None => match self.add(number) {
+                Some(index) => index,
+                None => {
+                    peers.log(3, b"no more sessions")?;
+                    return peers.to_net(&refused, &[]);
+                }
+            },
+        };
+        let Some(session) = self.list.get_mut(index) else {
+            return Ok(());
+        };
+        // One program for a session.
+        if session.process.is_some() || session.waiting.is_some() {
+            return peers.to_net(&refused, &[]);
+        }
+        if matches!(session.terminal, TerminalState::Asked(_)) {
+            session.waiting = Some(start);
+            return Ok(());
+        }
+        self.run(index, &start, peers)
+    }
+
+    /// Starts the program of a session whose terminal, if any, is there.
+    fn run<P: Peers>(
+        &mut self,
+        index: usize,
+        start: &Start,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let Some(session) = self.list.get_mut(index) else {
+            return Ok(());
+        };
+        let Some(number) = session.number else {
+            return Ok(());
+        };
+        let started = match decide(&self.policy, &start.program) {
+            Some(decision) => launch(&self.policy, session, &decision, &start.environment),
+            None => Err(Errno::PERM),
+        };
+        match started {
+            Ok((process, ours)) => {
+                let pid = process.pid.as_raw_pid().cast_unsigned();
+                session.process = Some(process);
+                let id = session.id;
+                let ours: Vec<&OwnedFd> = ours.iter().collect();
+                peers.to_net(
+                    &SessionToNet::Started {
+                        session: number,
+                        pid,
+                    },
+                    &ours,
+                )?;
+                peers.to_monitor(&HelperToMonitor::SessionStarted { session: id, pid })
+            }
+            Err(errno) => {
+                let id = session.id;
+                let had_terminal = !matches!(session.terminal, TerminalState::None);
+                self.list.swap_remove(index);
+                if errno != Errno::PERM {
+                    peers.log(1, &failure("starting a program", errno))?;
+                }
+                if had_terminal {
+                    peers.to_monitor(&HelperToMonitor::SessionEnded { session: id })?;
+                }
+                peers.to_net(&SessionToNet::NotStarted { session: number }, &[])
+            }
+        }
+    }
+
+    fn signal(&self, number: u32, name: &[u8]) {
+        let process = self
+            .find(number)
+            .and_then(|index| self.list.get(index)?.process.as_ref())
+            .filter(|process| process.takes_signals);
+        if let (Some(process), Some(signal)) = (process, signal::by_name(name)) {
+            signal::send(process.pid, process.has_terminal, signal);
+        }
+    }
+
+    fn close<P: Peers>(&mut self, number: u32, peers: &mut P) -> Result<(), P::Error> {
+        let Some(index) = self.find(number) else {
+            return Ok(());
+        };
+        let Some(session) = self.list.get_mut(index) else {
+            return Ok(());
+        };
+        if session.process.is_some() {
+            session.number = None;
+            return Ok(());
+        }
+        let session = self.list.swap_remove(index);
+        match session.terminal {
+            // The monitor answers yet, see `on_terminal`.
+            TerminalState::None | TerminalState::Asked(_) => Ok(()),
+            TerminalState::Open { .. } => peers.to_monitor(&HelperToMonitor::SessionEnded {
+                session: session.id,
+            }),
+        }
+    }
+}
+
+/// What is executed, by the policy alone; `None`: nothing.
+fn decide<'a>(policy: &'a Policy, program: &'a Program) -> Option<Decision<'a>> {
+    let (asked, is_subsystem) = match program {
+        Program::Shell => (None, false),
+        Program::Command { line } => (Some(&**line), false),
+        Program::Subsystem { name } => {
+            let entry = policy.subsystems.iter().find(|entry| entry.0 == *name);
+            match entry {
+                Some((_, line)) => (Some(&**line), true),
+                None => return None,
+            }
+        }
+    };
+    let decision = match policy.forced_command.as_deref() {
+        None => Decision {
+            command: asked,
+            original_command: None,
+            is_subsystem,
+            takes_signals: !is_subsystem,
+        },
+        Some(forced) => Decision {
+            command: Some(forced),
+            original_command: asked,
+            is_subsystem,
+            takes_signals: false,
+        },
+    };
+    // The built-in server has no command line to give to a shell.
+    if decision.command.is_some_and(is_internal) {
+        None
+    } else {
+        Some(decision)
+    }
+}
+
+fn is_internal(command: &[u8]) -> bool {
+    command
+        .strip_prefix(b"internal-sftp")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\t')))
+}
+
+/// Forks the program; gives the ends that go to `net`.
+fn launch(
+    policy: &Policy,
+    session: &mut Session,
+    decision: &Decision<'_>,
+    environment: &[(Bytes, Bytes)],
+) -> Result<(Process, Vec<OwnedFd>), Errno> {
+    let terminal = core::mem::replace(&mut session.terminal, TerminalState::None);
+    let mut ours = Vec::new();
+    let (standard, terminal) = match terminal {
+        TerminalState::Open { slave, path, term } => {
+            (Standard::Terminal(slave), Some((term, path)))
+        }
+        TerminalState::None | TerminalState::Asked(_) => {
+            let (input, our_input) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (our_output, output) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (our_errors, errors) = pipe_with(PipeFlags::CLOEXEC)?;
+            ours.extend([our_input, our_output, our_errors]);
+            (Standard::Pipes(input, output, errors), None)
+        }
+    };
+    let program = program::Program {
+        policy,
+        command: decision.command,
+        original_command: decision.original_command,
+        is_subsystem: decision.is_subsystem,
+        environment,
+        terminal: terminal
+            .as_ref()
+            .map(|(term, path)| (&**term, path.as_slice())),
+    };
+    match sys::fork()? {
+        Forked::Child => program::run(&program, &standard),
+        Forked::Parent(pid) => {
+            let process = Process {
+                pid,
+                takes_signals: decision.takes_signals,
+                has_terminal: terminal.is_some(),
+            };
+            Ok((process, ours))
+        }
+    }
+}
+
+fn ending_of(status: WaitStatus) -> Ending {
+    match status.terminating_signal() {
+        Some(signal) => Ending::Signal {
+            number: u8::try_from(signal).unwrap_or(0),
+            core_dumped: status.as_raw() & CORE_DUMPED != 0,
+        },
+        None => {
+            let code = status
+                .exit_status()
+                .and_then(|code| u32::try_from(code).ok());
+            Ending::Exit {
+                status: code.unwrap_or(u32::MAX),
+            }
+        }
+    }
+}

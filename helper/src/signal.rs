@@ -1,0 +1,92 @@
+//! Names of signals in the protocol, and whom they reach. Source: RFC 4254 section 6.9.
+
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::path::open;
+use crate::text::{decimal, parse_decimal};
+
+/// The signal behind a name without SIG; others than these a client may not send.
+pub fn by_name(name: &[u8]) -> Option<Signal> {
+    Some(match name {
+        b"ABRT" => Signal::ABORT,
+        b"ALRM" => Signal::ALARM,
+        b"FPE" => Signal::FPE,
+        b"HUP" => Signal::HUP,
+        b"ILL" => Signal::ILL,
+        b"INT" => Signal::INT,
+        b"KILL" => Signal::KILL,
+        b"PIPE" => Signal::PIPE,
+        b"QUIT" => Signal::QUIT,
+        b"SEGV" => Signal::SEGV,
+        b"TERM" => Signal::TERM,
+        b"USR1" => Signal::USR1,
+        b"USR2" => Signal::USR2,
+        _ => return None,
+    })
+}
+
+/// Sends `signal` to what runs in the foreground of `leader`'s terminal, else to its group.
+pub fn send(leader: Pid, has_terminal: bool, signal: Signal) {
+    let foreground = if has_terminal {
+        foreground_group(leader)
+    } else {
+        None
+    };
+    // Gone, or another user's by now (sudo): nothing that the client could be told.
+    let _ = kill_process_group(foreground.unwrap_or(leader), signal);
+}
+
+/// The foreground group of the terminal that `leader` controls: field 8 of its stat file, since
+/// nobody but the session and `net` has the terminal open.
+fn foreground_group(leader: Pid) -> Option<Pid> {
+    let number = decimal(leader.as_raw_pid().unsigned_abs());
+    let path = [b"/proc/".as_slice(), &number, b"/stat"].concat();
+    let file = open(&path, OFlags::RDONLY).ok()?;
+    let mut buffer = [0; 512];
+    let filled = rustix::io::read(&file, &mut buffer).ok()?;
+    parse_foreground_group(buffer.get(..filled)?)
+}
+
+fn parse_foreground_group(stat: &[u8]) -> Option<Pid> {
+    // The name in parentheses may hold anything; behind it come state, ppid, pgrp, session, tty_nr.
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let field = stat
+        .get(name_end + 2..)?
+        .split(|&byte| byte == b' ')
+        .nth(5)?;
+    let group = parse_decimal(field).and_then(|group| i32::try_from(group).ok())?;
+    // -1: no terminal; 1 would reach everybody when negated.
+    if group > 1 {
+        Pid::from_raw(group)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_foreground_group_is_found_behind_any_name() {
+        let pid = |raw| Pid::from_raw(raw);
+        assert_eq!(
+            parse_foreground_group(b"7 (sh) S 1 7 7 34817 99 4194304"),
+            pid(99)
+        );
+        assert_eq!(
+            parse_foreground_group(b"7 (a) b ) S 1 7 7 34817 99 4194304"),
+            pid(99)
+        );
+        for text in [
+            "7 (sh) S 1 7 7 0 -1 0",
+            "7 (sh) S 1 7 7 0 1 0",
+            "7 (sh) S 1 7 7 0",
+            "",
+            ")",
+        ] {
+            assert_eq!(parse_foreground_group(text.as_bytes()), None, "{text}");
+        }
+    }
+}
