@@ -72,6 +72,21 @@ pub struct Client {
     pub exchanges: usize,
     /// Every message number that came, in order.
     pub numbers: Vec<u8>,
+    /// Gives up where it lost track, instead of failing the test: for input made by chance.
+    pub gives_up: bool,
+    lost: bool,
+}
+
+/// A client's state between two packets, to start many dialogues from.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    habits: Habits,
+    sealer: Vec<u8>,
+    opener: Vec<u8>,
+    sequences: (u32, u32),
+    server_version: Option<Vec<u8>>,
+    session_id: Vec<u8>,
+    strict_agreed: bool,
 }
 
 impl Client {
@@ -98,7 +113,47 @@ impl Client {
             held: VecDeque::new(),
             exchanges: 0,
             numbers: Vec::new(),
+            gives_up: false,
+            lost: false,
         }
+    }
+
+    /// This client's keys and counters, with nothing under way.
+    pub fn snapshot(&self) -> Snapshot {
+        let (mut sealer, mut opener) = (Vec::new(), Vec::new());
+        self.sealer.freeze(&mut sealer);
+        self.opener.freeze(&mut opener);
+        Snapshot {
+            habits: self.habits.clone(),
+            sealer,
+            opener,
+            sequences: (self.send_sequence, self.receive_sequence),
+            server_version: self.server_version.clone(),
+            session_id: self.session_id.clone(),
+            strict_agreed: self.strict_agreed,
+        }
+    }
+
+    /// A client that goes on from there.
+    pub fn resume(snapshot: &Snapshot) -> Self {
+        let mut client = Self::new(snapshot.habits.clone());
+        client.wire.clear();
+        client.sealer = Sealer::thaw(&snapshot.sealer).unwrap();
+        client.opener = Opener::thaw(&snapshot.opener).unwrap();
+        (client.send_sequence, client.receive_sequence) = snapshot.sequences;
+        client.server_version.clone_from(&snapshot.server_version);
+        client.session_id.clone_from(&snapshot.session_id);
+        client.strict_agreed = snapshot.strict_agreed;
+        client
+    }
+
+    /// Takes what should be there; without it the client lost track.
+    fn expect<T>(&mut self, thing: Option<T>, why: &str) -> Option<T> {
+        if thing.is_none() {
+            assert!(self.gives_up, "the client lost track: {why}");
+            self.lost = true;
+        }
+        thing
     }
 
     /// Sends a message; waits where keys change.
@@ -166,6 +221,9 @@ impl Client {
     }
 
     fn next_payload(&mut self) -> Option<Vec<u8>> {
+        if self.lost {
+            return None;
+        }
         let length = match self.length {
             Some(length) => length,
             None => {
@@ -184,9 +242,8 @@ impl Client {
         }
         let mut packet: Vec<u8> = self.received.drain(..4 + length + tag_bytes).collect();
         let tag = packet.split_off(4 + length);
-        self.opener
-            .open(self.receive_sequence, &mut packet, &tag)
-            .expect("the server's packets have good tags");
+        let opened = self.opener.open(self.receive_sequence, &mut packet, &tag);
+        self.expect(opened.ok(), "a packet of the server's has a bad tag")?;
         self.receive_sequence = self.receive_sequence.wrapping_add(1);
         self.length = None;
         let padding = usize::from(packet[4]);
@@ -247,9 +304,15 @@ impl Client {
                 self.their_kexinit = Some(payload.to_vec());
                 self.send_public();
             }
-            message::KEX_ECDH_REPLY => self.on_reply(payload),
+            message::KEX_ECDH_REPLY => {
+                let _ = self.on_reply(payload);
+            }
             message::NEWKEYS => {
-                self.opener = self.next_opener.take().expect("NEWKEYS follows the reply");
+                let opener = self.next_opener.take();
+                let Some(opener) = self.expect(opener, "NEWKEYS before the reply") else {
+                    return true;
+                };
+                self.opener = opener;
                 if self.strict_agreed {
                     self.receive_sequence = 0;
                 }
@@ -271,12 +334,17 @@ impl Client {
         self.send_now(&payload);
     }
 
-    fn on_reply(&mut self, payload: &[u8]) {
+    fn on_reply(&mut self, payload: &[u8]) -> Option<()> {
         let mut reader = Reader::new(&payload[1..]);
         let host_key = reader.string("K_S").unwrap().to_vec();
         let server_public = reader.string("Q_S").unwrap().to_vec();
         assert_eq!(reader.string("signature"), Ok(&b"signature"[..]));
-        let (private, public) = self.secret.take().expect("our public value went out");
+        let secret = self.secret.take();
+        let (private, public) = self.expect(secret, "a reply to nothing")?;
+        let ours = self.our_kexinit.take();
+        let ours = self.expect(ours, "a reply before our KEXINIT")?;
+        let theirs = self.their_kexinit.take();
+        let theirs = self.expect(theirs, "a reply before their KEXINIT")?;
         let peer = UnparsedPublicKey::new(&X25519, &server_public);
         let mut shared_secret = Vec::new();
         agree_ephemeral(private, &peer, |secret| shared_secret.put_mpint(secret)).unwrap();
@@ -284,13 +352,13 @@ impl Client {
             kex: "curve25519-sha256".into(),
             host_key_algorithm: "ssh-ed25519".into(),
             client_version: self.habits.version.into(),
-            client_kexinit: self.our_kexinit.take().expect("ours went out").into(),
-            server_kexinit: self.their_kexinit.take().expect("theirs came").into(),
+            client_kexinit: ours.into(),
+            server_kexinit: theirs.into(),
             client_public: public.into(),
             server_public: server_public.into(),
             shared_secret: shared_secret.clone().into(),
         };
-        let version = self.server_version.clone().expect("the version came first");
+        let version = self.server_version.clone().unwrap_or_default();
         let h = Hash::Sha256.exchange(&exchange, &host_key, &version);
         if self.session_id.is_empty() {
             self.session_id.clone_from(&h);
@@ -328,6 +396,7 @@ impl Client {
         for payload in std::mem::take(&mut self.held) {
             self.send_now(&payload);
         }
+        Some(())
     }
 
     /// Whether an exchange is under way on this side.

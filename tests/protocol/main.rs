@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod bodies;
 mod channels;
 mod client;
+mod corpora;
 mod dialogue;
 mod exchange;
 mod handover;

@@ -1,0 +1,10 @@
+//! The bodies of the fuzz targets, which are those that `cargo test` replays over `corpus/`.
+
+#![allow(dead_code, reason = "the dialogues serve the tests too")]
+
+#[path = "../../tests/protocol/bodies.rs"]
+pub mod bodies;
+#[path = "../../tests/protocol/client.rs"]
+pub mod client;
+#[path = "../../tests/protocol/dialogue.rs"]
+pub mod dialogue;
