@@ -1,0 +1,200 @@
+//! Keywords that a user of sshd_config sees work.
+
+use std::fs;
+
+use crate::clients;
+use crate::harness::{Case, World};
+use crate::server;
+
+pub const CASES: &[Case] = &[
+    Case::new("configuration::force_command", force_command),
+    Case::new("configuration::match_blocks", match_blocks),
+    Case::new("configuration::banner", banner),
+    Case::new("configuration::include", include),
+    Case::new("configuration::login_files", login_files),
+    Case::new("configuration::chroot_directory", chroot_directory),
+    Case::new("configuration::allow_and_deny", allow_and_deny),
+    Case::new("configuration::bad_file_is_refused", bad_file_is_refused),
+    Case::new("configuration::stock_files_pass", stock_files_pass).only_agent(),
+    Case::new(
+        "configuration::dump_is_readable_again",
+        dump_is_readable_again,
+    )
+    .only_agent(),
+];
+
+fn force_command(world: &World) {
+    let user = world.user();
+    let server = world.server(&["ForceCommand echo forced; exit 12"]);
+    let ran = clients::ssh_run(&server, &user, "echo other");
+    assert_eq!((ran.out().as_str(), ran.code()), ("forced\n", Some(12)));
+    let mut ssh = clients::ssh(&server, &user);
+    let ran = clients::run(ssh.args(["-s", "sftp"]));
+    assert!(!ran.out().contains("other"));
+}
+
+fn match_blocks(world: &World) {
+    let (alice, bob) = (world.user(), world.user());
+    let for_alice = format!("Match User {}", alice.name);
+    let for_bob = format!("Match User {} Address 127.0.0.0/8", bob.name);
+    let server = world.server(&[
+        &for_alice,
+        "  ForceCommand echo for-alice",
+        &for_bob,
+        "  ForceCommand echo for-bob",
+        "Match Address 10.0.0.0/8",
+        "  ForceCommand echo wrong",
+    ]);
+    assert_eq!(
+        clients::ssh_run(&server, &alice, "echo own").success(),
+        "for-alice\n"
+    );
+    assert_eq!(
+        clients::ssh_run(&server, &bob, "echo own").success(),
+        "for-bob\n"
+    );
+    let carol = world.user();
+    assert_eq!(
+        clients::ssh_run(&server, &carol, "echo own").success(),
+        "own\n"
+    );
+}
+
+fn banner(world: &World) {
+    let user = world.user();
+    let file = world.directory.join("banner");
+    fs::write(&file, "Unauthorized use is \u{fc}berwacht\n").unwrap();
+    let server = world.server(&[&format!("Banner {}", file.display())]);
+    let mut ssh = clients::talkative(&clients::ssh(&server, &user));
+    ssh.arg("echo in");
+    let ran = clients::run(&mut ssh);
+    assert_eq!(ran.out(), "in\n");
+    assert_eq!(
+        ran.err()
+            .matches("Unauthorized use is \u{fc}berwacht")
+            .count(),
+        1,
+        "{}",
+        ran.err()
+    );
+}
+
+fn include(world: &World) {
+    let user = world.user();
+    let directory = world.directory.join("conf.d");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("10-first.conf"), "ForceCommand echo first\n").unwrap();
+    fs::write(
+        directory.join("20-second.conf"),
+        "ForceCommand echo second\n",
+    )
+    .unwrap();
+    let server = world.server(&[&format!("Include {}/*.conf", directory.display())]);
+    assert_eq!(
+        clients::ssh_run(&server, &user, "echo own").success(),
+        "first\n"
+    );
+}
+
+/// Home missing, and /etc/nologin; the latter for our own users only by its text.
+fn login_files(world: &World) {
+    let user = world.user();
+    let elsewhere = world.directory.join("keys");
+    fs::write(&elsewhere, user.public_key() + "\n").unwrap();
+    let server = world.server(&[&format!("AuthorizedKeysFile {}", elsewhere.display())]);
+    assert_eq!(
+        clients::ssh_run(&server, &user, "pwd").success(),
+        format!("{}\n", user.home.display())
+    );
+    fs::remove_dir_all(&user.home).unwrap();
+    let ran = clients::ssh_run(&server, &user, "pwd");
+    assert_eq!(ran.out(), "/\n");
+    assert!(
+        ran.err().contains(&format!(
+            "Could not chdir to home directory {}",
+            user.home.display()
+        )),
+        "{}",
+        ran.err()
+    );
+}
+
+fn chroot_directory(world: &World) {
+    let user = world.user();
+    let directory = world.directory.join("chroot");
+    fs::create_dir_all(directory.join("bin")).unwrap();
+    fs::copy("/bin/busybox", directory.join("bin/sh")).unwrap();
+    let server = world.server(&[&format!("ChrootDirectory {}", directory.display())]);
+    let ran = clients::ssh_run(&server, &user, "echo /*; pwd");
+    assert_eq!(ran.out(), "/bin\n/\n", "{}", ran.err());
+    // A directory that others may write is refused.
+    let server = world.server(&["ChrootDirectory /tmp"]);
+    assert_ne!(clients::ssh_run(&server, &user, "echo in").out(), "in\n");
+}
+
+fn allow_and_deny(world: &World) {
+    let (alice, bob) = (world.user(), world.user());
+    let server = world.server(&[&format!("DenyUsers {}", bob.name)]);
+    assert_eq!(
+        clients::ssh_run(&server, &alice, "echo in").success(),
+        "in\n"
+    );
+    clients::ssh_run(&server, &bob, "echo in").refused();
+    let server = world.server(&[&format!("AllowUsers {}@127.0.0.0/8", bob.name)]);
+    assert_eq!(clients::ssh_run(&server, &bob, "echo in").success(), "in\n");
+    clients::ssh_run(&server, &alice, "echo in").refused();
+    let server = world.server(&[&format!("AllowGroups {}", alice.name)]);
+    assert_eq!(
+        clients::ssh_run(&server, &alice, "echo in").success(),
+        "in\n"
+    );
+    clients::ssh_run(&server, &bob, "echo in").refused();
+}
+
+/// All mistakes are named at once, with file and line.
+fn bad_file_is_refused(world: &World) {
+    let config = world.directory.join("bad");
+    let text = server::configuration(world, server::free_port(), &["PermitRootLogin perhaps"])
+        + "NoSuchKeyword yes\n";
+    fs::write(&config, text).unwrap();
+    let ran = clients::run(&mut server::command(world.kind, &config, false));
+    assert!(!ran.status.success());
+    assert!(ran.err().contains("line 1"), "{}", ran.err());
+    if world.is_agent() {
+        assert!(ran.err().contains("NoSuchKeyword"), "{}", ran.err());
+        assert!(ran.err().contains("PermitRootLogin"), "{}", ran.err());
+    }
+}
+
+/// The files that distributions ship.
+fn stock_files_pass(world: &World) {
+    for (name, text) in [
+        ("debian", include_str!("stock/debian")),
+        ("fedora", include_str!("stock/fedora")),
+        ("alpine", include_str!("stock/alpine")),
+    ] {
+        let config = world.directory.join(name);
+        let key = format!("HostKey {}\n", world.host_key("ed25519").display());
+        fs::write(&config, format!("{text}\n{key}")).unwrap();
+        let mut check = std::process::Command::new(server::agent_file());
+        let ran = clients::run(check.arg("-c").arg(&config).arg("check"));
+        assert!(ran.status.success(), "{name}: {}{}", ran.out(), ran.err());
+    }
+}
+
+fn dump_is_readable_again(world: &World) {
+    let server = world.server(&[
+        "MaxAuthTries 4",
+        "Match User nobody-here",
+        "  X11Forwarding no",
+    ]);
+    let dump = |config: &std::path::Path| {
+        let mut check = std::process::Command::new(server::agent_file());
+        clients::run(check.arg("-c").arg(config).args(["check", "--dump"])).success()
+    };
+    let first = dump(&server.config);
+    assert!(first.to_lowercase().contains("maxauthtries 4"), "{first}");
+    let again = world.directory.join("dumped");
+    fs::write(&again, &first).unwrap();
+    assert_eq!(dump(&again), first);
+}

@@ -1,0 +1,45 @@
+//! System tests: stock clients against a whole server, as root, on loopback.
+//!
+//! The same cases run against Debian's sshd with SERVER_UNDER_TEST=sshd, so that the tests are
+//! tested; cases about our own processes run for `agent` only. Each case has its own users, keys,
+//! directory and server, all gone afterwards; cases run side by side. Nothing asserts times except
+//! for generous upper bounds.
+//!
+//! Arguments: substrings of case names; `--list`; `--test-threads N`. The environment:
+//! SERVER_UNDER_TEST (`agent`, `sshd`), AGENT_UNDER_TEST (another agent binary), TEST_PYTHON (a
+//! Python with paramiko and asyncssh), SYSTEM_TESTS_QUICK (leave out the long cases).
+
+#![allow(clippy::unwrap_used, clippy::exit)]
+
+mod accounts;
+mod algorithms;
+mod clients;
+mod configuration;
+mod harness;
+mod hostile;
+mod keys;
+mod lifetime;
+mod login;
+mod modes;
+mod processes;
+mod pty;
+mod server;
+mod session;
+mod terminal;
+mod transfer;
+
+fn main() {
+    let cases = [
+        algorithms::CASES,
+        configuration::CASES,
+        hostile::CASES,
+        keys::CASES,
+        lifetime::CASES,
+        login::CASES,
+        modes::CASES,
+        session::CASES,
+        terminal::CASES,
+        transfer::CASES,
+    ];
+    std::process::exit(harness::run(&cases.concat()));
+}
