@@ -3,6 +3,8 @@
 //! Reads arguments, loads what the command needs and hands over. Every error says what happened,
 //! where, and what to do next; nothing here is reachable from the network.
 
+mod help;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -93,6 +95,9 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(status) => return status,
     };
+    if let Some(text) = help::asked(&arguments) {
+        return print(text);
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let arguments = match Arguments::from_args(&["agent"], &words) {
         Ok(arguments) => arguments,

@@ -524,8 +524,8 @@ fn log_level(text: &str) -> Parsed<(LogLevel, &'static str)> {
         ("ERROR", "ERROR"),
         ("INFO", "INFO"),
         ("VERBOSE", "VERBOSE"),
-        ("DEBUG", "DEBUG1"),
-        ("DEBUG1", "DEBUG1"),
+        ("DEBUG", "DEBUG"),
+        ("DEBUG1", "DEBUG"),
         ("DEBUG2", "DEBUG2"),
         ("DEBUG3", "DEBUG3"),
     ];

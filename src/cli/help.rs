@@ -1,0 +1,116 @@
+//! What `--help` prints. Written out, since the argument parser is built without its own help for
+//! size.
+
+/// All commands.
+const AGENT: &str = "\
+An SSH server in one static file.
+
+Usage: agent [-c FILE] COMMAND [OPTIONS]
+
+Commands:
+  serve     serve connections until SIGTERM
+  check     check the configuration and the host keys (like sshd -t)
+  keygen    make a key, or print a key's public half or fingerprint
+  drain     end the running server with all its connections
+
+Options:
+  -c FILE     configuration in sshd_config(5) syntax; \"none\" for the defaults.
+              Without it: as root /etc/agent/sshd_config, else
+              /etc/ssh/sshd_config; as another user
+              ~/.config/agent/sshd_config
+  --version   print version and features
+  --help      print this; agent COMMAND --help tells of the command's options
+";
+
+const SERVE: &str = "\
+Usage: agent [-c FILE] serve [OPTIONS]
+
+Serves connections until SIGTERM, in the foreground. As root for every account,
+as another user for that user only, on port 2222. SIGHUP reads the
+configuration again.
+
+Options:
+  -p PORT            listen on this port, in place of the configuration's
+  -o KEYWORD=VALUE   a line of configuration that wins over the file's;
+                     may be repeated
+  --inetd            serve the one connection on standard input and output
+  --probe            prove that the server could start, and end
+  --syslog           log to syslog, not to standard error. It is chosen without
+                     this too when standard error is /dev/null
+";
+
+const CHECK: &str = "\
+Usage: agent [-c FILE] check [OPTIONS]
+
+Checks the configuration and the host keys. Mistakes and warnings go to standard
+error; the exit code is 0 if a server would start.
+
+Options:
+  --dump             print the effective values (like sshd -T)
+  -C SUBJECT         with --dump: the values for one connection, such as
+                     user=NAME,addr=ADDRESS,host=NAME,laddr=ADDRESS,lport=PORT
+  -o KEYWORD=VALUE   a line of configuration that wins over the file's;
+                     may be repeated
+";
+
+const KEYGEN: &str = "\
+Usage: agent [-c FILE] keygen [OPTIONS]
+
+Makes a key pair in OpenSSH's format. A file that exists is never replaced.
+
+Options:
+  -t TYPE   ed25519 (the default), ecdsa or ecdsa-384
+  -f FILE   the private key's file; the server's own key by default
+  -C TEXT   comment
+  -l        print the fingerprints of the keys in FILE (private, .pub or
+            authorized_keys)
+  -y        print the public half of the private key in FILE
+";
+
+const DRAIN: &str = "\
+Usage: agent [-c FILE] drain
+
+Ends the running server of this configuration, and all its connections.
+";
+
+/// The text for the arguments of the process, if they ask for help.
+pub fn asked(arguments: &[String]) -> Option<&'static str> {
+    let first = arguments.first().map(String::as_str);
+    let asks = |argument: &String| matches!(argument.as_str(), "--help" | "-h");
+    if first != Some("help") && !arguments.iter().any(asks) {
+        return None;
+    }
+    let command = arguments
+        .iter()
+        .find_map(|argument| match argument.as_str() {
+            "serve" => Some(SERVE),
+            "check" => Some(CHECK),
+            "keygen" => Some(KEYGEN),
+            "drain" => Some(DRAIN),
+            _ => None,
+        });
+    Some(command.unwrap_or(AGENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_is_for_the_command_that_is_named() {
+        let asked = |words: &[&str]| {
+            asked(
+                &words
+                    .iter()
+                    .map(|&word| word.to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(asked(&["--help"]), Some(AGENT));
+        assert_eq!(asked(&["serve", "-h"]), Some(SERVE));
+        assert_eq!(asked(&["help", "keygen"]), Some(KEYGEN));
+        assert_eq!(asked(&["-c", "x", "check", "--help"]), Some(CHECK));
+        assert_eq!(asked(&["serve"]), None);
+        assert_eq!(asked(&[]), None);
+    }
+}
