@@ -22,15 +22,23 @@ const NOT_ALLOWED: &str = "Not allowed at this time\r\n";
 impl Monitor {
     /// A `net` says that it accepted a connection.
     pub(super) fn accept(&mut self, net: NetId, number: u32, mut descriptors: Vec<OwnedFd>) {
-        let Some(process) = self.nets.get_mut(net) else { return };
+        let Some(process) = self.nets.get_mut(net) else {
+            return;
+        };
         if process.role != Role::Strangers || number <= process.highest {
-            return self.nets.doom(net, "it accepted under an impossible number");
+            return self
+                .nets
+                .doom(net, "it accepted under an impossible number");
         }
         process.highest = number;
         let (Some(socket), true) = (descriptors.pop(), descriptors.is_empty()) else {
             return self.nets.doom(net, "it accepted without a socket");
         };
-        let addresses: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        let addresses: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|listener| listener.address)
+            .collect();
         let (client, ends) = match Client::accepted(socket, &addresses) {
             Ok(accepted) => accepted,
             Err(why) => {
@@ -52,7 +60,13 @@ impl Monitor {
         if let Some(process) = self.nets.get_mut(net) {
             process.highest = NUMBER;
         }
-        self.nets.send(&self.poller, net, NUMBER, &ToNet::Serve, &client.descriptors());
+        self.nets.send(
+            &self.poller,
+            net,
+            NUMBER,
+            &ToNet::Serve,
+            &client.descriptors(),
+        );
         self.admit(net, NUMBER, client, ends);
     }
 
@@ -65,14 +79,19 @@ impl Monitor {
                     self.startups.give_back(slot);
                     return self.refuse(net, number, "");
                 };
-                return self.begin(net, number, client, ends, generation, &options, slot, cookie);
+                return self.begin(
+                    net, number, client, ends, generation, &options, slot, cookie,
+                );
             }
             Err(text) => text,
         };
         self.refuse(net, number, text);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that a connection begins with")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that a connection begins with"
+    )]
     fn begin(
         &mut self,
         net: NetId,
@@ -86,7 +105,10 @@ impl Monitor {
     ) {
         let key = ConnectionKey(self.keys.next());
         let told = Rc::new(connection_options(options, &generation.host_keys));
-        let frame = ToNet::Accepted { cookie, options: (*told).clone() };
+        let frame = ToNet::Accepted {
+            cookie,
+            options: (*told).clone(),
+        };
         let now = Instant::now();
         let grace = (options.login_grace_s > 0).then(|| {
             let time = Duration::from_secs(u64::from(options.login_grace_s));
@@ -126,10 +148,16 @@ impl Monitor {
     }
 
     /// Start-up limits; the error is what the client is told.
-    fn room_for(&mut self, options: &Options, ends: Ends) -> Result<super::startups::Slot, &'static str> {
+    fn room_for(
+        &mut self,
+        options: &Options,
+        ends: Ends,
+    ) -> Result<super::startups::Slot, &'static str> {
         let place = format!("{} port {}", ends.peer.ip(), ends.peer.port());
         if self.connections.len() >= self.host.connections_max {
-            self.log_drop(&format!("drop connection from {place}: no more descriptors"));
+            self.log_drop(&format!(
+                "drop connection from {place}: no more descriptors"
+            ));
             return Err("");
         }
         let bounds = Bounds {
@@ -138,24 +166,29 @@ impl Monitor {
             block: options.per_source_net_block,
         };
         let dice = self.host.random_bytes().map_or(0, u32::from_ne_bytes);
-        self.startups.take(ends.peer.ip(), &bounds, dice).map_err(|drop| {
-            let (word, code) = match drop {
-                Drop::MaxStartups => ("Maxstartups", "max-startups"),
-                Drop::PerSource => ("PerSourceMaxStartups", "per-source-max-startups"),
-            };
-            self.log_drop(&format!(
-                "drop connection from {place} on {} past {word}; reason={code}",
-                ends.local
-            ));
-            NOT_ALLOWED
-        })
+        self.startups
+            .take(ends.peer.ip(), &bounds, dice)
+            .map_err(|drop| {
+                let (word, code) = match drop {
+                    Drop::MaxStartups => ("Maxstartups", "max-startups"),
+                    Drop::PerSource => ("PerSourceMaxStartups", "per-source-max-startups"),
+                };
+                self.log_drop(&format!(
+                    "drop connection from {place} on {} past {word}; reason={code}",
+                    ends.local
+                ));
+                NOT_ALLOWED
+            })
     }
 
     /// A flood of connections must not be a flood of lines.
     fn log_drop(&mut self, line: &str) {
         if self.drop_lines.take(Instant::now()) {
             if self.dropped_lines > 0 {
-                log::warn!("{} lines about dropped connections were left out", self.dropped_lines);
+                log::warn!(
+                    "{} lines about dropped connections were left out",
+                    self.dropped_lines
+                );
                 self.dropped_lines = 0;
             }
             log::warn!("{line}");
@@ -171,14 +204,19 @@ impl Monitor {
 
     /// LoginGraceTime is over.
     pub(super) fn grace_over(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         connection.grace = None;
         log::info!(
             "Timeout before authentication for connection from {} to {}",
             connection.ends.peer.ip(),
             connection.ends.local.ip()
         );
-        log::info!("{}", lines::fields("refused", None, connection, "login-grace-time"));
+        log::info!(
+            "{}",
+            lines::fields("refused", None, connection, "login-grace-time")
+        );
         self.cut_off(key);
     }
 }

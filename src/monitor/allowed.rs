@@ -125,7 +125,10 @@ fn check_users(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
 fn check_groups(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
     let listed = |patterns: &[String]| {
         patterns.iter().any(|pattern| {
-            facts.groups.iter().any(|group| matches_one(group.as_bytes(), pattern.as_bytes()))
+            facts
+                .groups
+                .iter()
+                .any(|group| matches_one(group.as_bytes(), pattern.as_bytes()))
         })
     };
     if listed(&options.deny_groups) {

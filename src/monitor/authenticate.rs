@@ -9,9 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::allowed::{self, Facts, Refusal, Shell};
-use super::connection::{
-    AcceptedKey, Answer, Attempt, KnownKey, Pending, Phase, Step,
-};
+use super::connection::{AcceptedKey, Answer, Attempt, KnownKey, Pending, Phase, Step};
 use super::ids::ConnectionKey;
 use super::keys::{Client, Found};
 use super::timers::Deadline;
@@ -21,7 +19,8 @@ use crate::authorized_keys::KeyOptions;
 use crate::config::{Options, Subject};
 use crate::frames::ToNet;
 use crate::limits::{
-    AUTH_REQUEST_MAX_BYTES, BANNER_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES, KEY_QUERIES_MAX,
+    AUTH_REQUEST_MAX_BYTES, BANNER_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES,
+    KEY_QUERIES_MAX,
 };
 use crate::ssh::auth::{AuthRequest, Method, PublicKeyRequest};
 use crate::ssh::crypto::public_key::{KeyType, PublicKey};
@@ -37,12 +36,21 @@ const NO_MORE_METHODS: u32 = 14;
 /// What becomes of a request right after decoding.
 enum Course {
     /// Refused: counted as a failure unless it was the first `none`.
-    Refuse { counts: bool },
+    Refuse {
+        counts: bool,
+    },
     /// Look for the key.
-    Search { blob: Vec<u8> },
+    Search {
+        blob: Vec<u8>,
+    },
     /// The key was found by a query a moment ago.
-    Known { options: KeyOptions },
-    Disconnect { reason: u32, text: &'static str },
+    Known {
+        options: KeyOptions,
+    },
+    Disconnect {
+        reason: u32,
+        text: &'static str,
+    },
 }
 
 impl Monitor {
@@ -60,11 +68,17 @@ impl Monitor {
             return self.disconnect(key, reason, text);
         }
         let course = self.choose(key, &decoded);
-        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else { return };
+        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else {
+            return;
+        };
         if attempt.pending.is_some() {
             return self.attack(key, "a request while another was unanswered");
         }
-        attempt.pending = Some(Pending { arrived, request: request.clone(), step: Step::Queued });
+        attempt.pending = Some(Pending {
+            arrived,
+            request: request.clone(),
+            step: Step::Queued,
+        });
         match course {
             Course::Disconnect { reason, text } => self.disconnect(key, reason, text),
             Course::Refuse { counts } => self.refuse_request(key, counts),
@@ -74,11 +88,17 @@ impl Monitor {
     }
 
     /// Knows the user of the first request, and sees that later ones name the same.
-    fn meet(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Result<(), (u32, &'static str)> {
+    fn meet(
+        &mut self,
+        key: ConnectionKey,
+        request: &AuthRequest<'_>,
+    ) -> Result<(), (u32, &'static str)> {
         if request.service != b"ssh-connection" {
             return Err((SERVICE_NOT_AVAILABLE, "no such service"));
         }
-        let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return Ok(());
+        };
         match &connection.phase {
             Phase::Authenticating(attempt) if attempt.user == request.user => Ok(()),
             Phase::Authenticating(_) => {
@@ -86,13 +106,19 @@ impl Monitor {
             }
             _ => {
                 let attempt = self.new_attempt(key, request.user);
-                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key)) {
+                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key))
+                {
                     let place = connection.place();
                     if let Some(refusal) = attempt.refusal {
                         log_refusal(&attempt, refusal, &place);
                         log::info!(
                             "{}",
-                            lines::fields("refused", Some(&attempt.user), connection, refusal.code())
+                            lines::fields(
+                                "refused",
+                                Some(&attempt.user),
+                                connection,
+                                refusal.code()
+                            )
                         );
                     }
                     connection.enter(Phase::Authenticating(Box::new(attempt)));
@@ -163,15 +189,20 @@ impl Monitor {
     }
 
     fn choose(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Course {
-        let first = self.connections.get(&key).is_some_and(|connection| match &connection.phase {
-            Phase::Authenticating(attempt) => attempt.requests == 0,
-            _ => false,
-        });
+        let first = self
+            .connections
+            .get(&key)
+            .is_some_and(|connection| match &connection.phase {
+                Phase::Authenticating(attempt) => attempt.requests == 0,
+                _ => false,
+            });
         let Some(connection) = self.connections.get_mut(&key) else {
             return Course::Refuse { counts: false };
         };
         let host_key = connection.host_key.clone();
-        let Some(attempt) = connection.attempt() else { return Course::Refuse { counts: false } };
+        let Some(attempt) = connection.attempt() else {
+            return Course::Refuse { counts: false };
+        };
         attempt.requests += 1;
         let public = match &request.method {
             Method::None => return Course::Refuse { counts: !first },
@@ -182,13 +213,23 @@ impl Monitor {
             return Course::Refuse { counts: true };
         }
         if let Err(why) = key_acceptable(public, &attempt.options, &host_key) {
-            log::debug!("a key of {} is not looked for: {why}", lines::user_text(&attempt.user));
+            log::debug!(
+                "a key of {} is not looked for: {why}",
+                lines::user_text(&attempt.user)
+            );
             return Course::Refuse { counts: true };
         }
         if public.signature.is_none() && attempt.queries >= KEY_QUERIES_MAX {
-            return Course::Disconnect { reason: PROTOCOL_ERROR, text: "Too many key queries" };
+            return Course::Disconnect {
+                reason: PROTOCOL_ERROR,
+                text: "Too many key queries",
+            };
         }
-        if attempt.accepted.iter().any(|accepted| accepted.blob == public.key) {
+        if attempt
+            .accepted
+            .iter()
+            .any(|accepted| accepted.blob == public.key)
+        {
             return Course::Refuse { counts: true };
         }
         let lifetime = Duration::from_millis(KEY_ANSWER_LIFETIME_MS);
@@ -198,15 +239,21 @@ impl Monitor {
                     && known.blob == public.key
                     && known.at.elapsed() < lifetime =>
             {
-                Course::Known { options: known.options }
+                Course::Known {
+                    options: known.options,
+                }
             }
-            _ => Course::Search { blob: public.key.to_vec() },
+            _ => Course::Search {
+                blob: public.key.to_vec(),
+            },
         }
     }
 
     /// Starts reading key files; helper and the user's `net` come up meanwhile.
     fn search_key(&mut self, key: ConnectionKey, blob: &[u8]) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let client = Client {
             address: connection.ends.peer.ip(),
             host: None,
@@ -217,19 +264,35 @@ impl Monitor {
             return self.refuse_request(key, true);
         }
         self.read_keys(key, search);
-        let expected = self.connections.get_mut(&key).and_then(|it| it.attempt()).and_then(|attempt| {
-            attempt.refusal.is_none().then(|| (attempt.account.uid, attempt.account.name.clone()))
-        });
+        let expected = self
+            .connections
+            .get_mut(&key)
+            .and_then(|it| it.attempt())
+            .and_then(|attempt| {
+                attempt
+                    .refusal
+                    .is_none()
+                    .then(|| (attempt.account.uid, attempt.account.name.clone()))
+            });
         if let Some((uid, name)) = expected {
             self.expect_user(uid, &name);
         }
     }
 
     /// The key files were read.
-    pub(super) fn keys_read(&mut self, key: ConnectionKey, found: Option<Found>, reports: &[String]) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+    pub(super) fn keys_read(
+        &mut self,
+        key: ConnectionKey,
+        found: Option<Found>,
+        reports: &[String],
+    ) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let place = connection.place();
-        let Some(attempt) = connection.attempt() else { return };
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
         let user = lines::user_text(&attempt.user);
         // What the decoy's walk met is about no user of this machine.
         if attempt.refusal.is_none() {
@@ -238,7 +301,11 @@ impl Monitor {
             }
         }
         if let Some(found) = &found {
-            log::debug!("key file {} line {} holds a key for {user}", found.file + 1, found.line);
+            log::debug!(
+                "key file {} line {} holds a key for {user}",
+                found.file + 1,
+                found.line
+            );
         }
         let found = found.filter(|_| attempt.refusal.is_none());
         self.key_decided(key, found.map(|found| found.options));
@@ -246,20 +313,35 @@ impl Monitor {
 
     /// It is known whether the request's key may log in; now the request itself.
     fn key_decided(&mut self, key: ConnectionKey, options: Option<KeyOptions>) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let (net, number) = (connection.net, connection.number);
         let session_id = connection.session_id.clone();
-        let Some(attempt) = connection.attempt() else { return };
-        let Some(pending) = attempt.pending.as_ref() else { return };
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let Some(pending) = attempt.pending.as_ref() else {
+            return;
+        };
         let request = pending.request.clone();
         // Decoded once before: it is the same request.
-        let Ok(decoded) = AuthRequest::decode(&request) else { return };
-        let Method::PublicKey(public) = &decoded.method else { return };
-        let Some(options) = options else { return self.refuse_request(key, true) };
+        let Ok(decoded) = AuthRequest::decode(&request) else {
+            return;
+        };
+        let Method::PublicKey(public) = &decoded.method else {
+            return;
+        };
+        let Some(options) = options else {
+            return self.refuse_request(key, true);
+        };
         let Some(signature) = public.signature else {
             attempt.queries += 1;
-            attempt.known =
-                Some(KnownKey { blob: public.key.to_vec(), options, at: Instant::now() });
+            attempt.known = Some(KnownKey {
+                blob: public.key.to_vec(),
+                options,
+                at: Instant::now(),
+            });
             attempt.pending = None;
             let frame = ToNet::AuthPublicKeyOk {
                 algorithm: public.algorithm.into(),
@@ -268,11 +350,13 @@ impl Monitor {
             };
             return self.nets.send(&self.poller, net, number, &frame, &[]);
         };
-        let verified = PublicKey::from_blob(public.key).ok().and_then(|public_key| {
-            let data = decoded.signed_data(&session_id)?;
-            public_key.verify(public.algorithm, &data, signature).ok()?;
-            Some(public_key)
-        });
+        let verified = PublicKey::from_blob(public.key)
+            .ok()
+            .and_then(|public_key| {
+                let data = decoded.signed_data(&session_id)?;
+                public_key.verify(public.algorithm, &data, signature).ok()?;
+                Some(public_key)
+            });
         match verified {
             Some(public_key) if !session_id.is_empty() => {
                 let accepted = AcceptedKey {
@@ -288,10 +372,14 @@ impl Monitor {
 
     /// A method succeeded: is it all that is asked for?
     fn method_done(&mut self, key: ConnectionKey, accepted: AcceptedKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let place = connection.place();
         let (net, number) = (connection.net, connection.number);
-        let Some(attempt) = connection.attempt() else { return };
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
         let description = accepted.description.clone();
         let forced = attempt.options.force_command.is_some() || accepted.options.command.is_some();
         if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced) {
@@ -317,16 +405,26 @@ impl Monitor {
 
     /// The answer is no: it goes out when its time has come.
     pub(super) fn refuse_request(&mut self, key: ConnectionKey, counts: bool) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let place = connection.place();
-        let Some(attempt) = connection.attempt() else { return };
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
         attempt.failures += u32::from(counts);
         let too_many = attempt.failures >= attempt.options.max_auth_tries;
         let named = lines::named(attempt);
         let user = attempt.user.clone();
-        let Some(pending) = attempt.pending.as_mut() else { return };
+        let Some(pending) = attempt.pending.as_mut() else {
+            return;
+        };
         let (what, is_none) = describe_request(&pending.request);
-        let answer = if too_many { Answer::TooManyFailures } else { Answer::Failure };
+        let answer = if too_many {
+            Answer::TooManyFailures
+        } else {
+            Answer::Failure
+        };
         let elapsed = pending.arrived.elapsed();
         pending.step = Step::Answering { answer };
         if counts {
@@ -341,11 +439,21 @@ impl Monitor {
 
     /// The time for the answer has come.
     pub(super) fn answer(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let place = connection.place();
         let (net, number) = (connection.net, connection.number);
-        let Some(attempt) = connection.attempt() else { return };
-        let Some(Pending { step: Step::Answering { answer }, .. }) = &attempt.pending else { return };
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let Some(Pending {
+            step: Step::Answering { answer },
+            ..
+        }) = &attempt.pending
+        else {
+            return;
+        };
         let too_many = *answer == Answer::TooManyFailures;
         attempt.pending = None;
         if too_many {
@@ -366,7 +474,11 @@ impl Monitor {
         if methods.is_empty() {
             return self.disconnect(key, NO_MORE_METHODS, "No authentication methods available");
         }
-        let frame = ToNet::AuthFailure { methods, partial: false, banner: attempt.banner.take() };
+        let frame = ToNet::AuthFailure {
+            methods,
+            partial: false,
+            banner: attempt.banner.take(),
+        };
         self.nets.send(&self.poller, net, number, &frame, &[]);
     }
 }
@@ -378,7 +490,10 @@ fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
         Refusal::RootLogin => log::info!("ROOT LOGIN REFUSED FROM {place}"),
         other => {
             let address = place.split(' ').next().unwrap_or(place);
-            log::info!("User {user} from {address} not allowed because {}", other.text());
+            log::info!(
+                "User {user} from {address} not allowed because {}",
+                other.text()
+            );
         }
     }
 }
@@ -393,11 +508,19 @@ fn key_acceptable(
         return Err("its blob is too long");
     }
     let accepted = &options.pubkey_accepted_algorithms;
-    if !accepted.iter().any(|name| name.as_bytes() == public.algorithm) {
+    if !accepted
+        .iter()
+        .any(|name| name.as_bytes() == public.algorithm)
+    {
         return Err("its algorithm is not in PubkeyAcceptedAlgorithms");
     }
     let key = PublicKey::from_blob(public.key).map_err(|_| "its blob is malformed")?;
-    if !key.key_type.algorithms().iter().any(|name| name.as_bytes() == public.algorithm) {
+    if !key
+        .key_type
+        .algorithms()
+        .iter()
+        .any(|name| name.as_bytes() == public.algorithm)
+    {
         return Err("its algorithm is not one of its type's");
     }
     if key.key_type == KeyType::Rsa && key.bits() < options.required_rsa_bits {
@@ -431,7 +554,9 @@ fn describe(key: &PublicKey) -> String {
 /// Whether `publickey` may come next by AuthenticationMethods (none configured: yes).
 fn method_is_open(methods: &[Vec<String>]) -> bool {
     methods.is_empty()
-        || methods.iter().any(|list| list.first().is_some_and(|name| is_publickey(name)))
+        || methods
+            .iter()
+            .any(|list| list.first().is_some_and(|name| is_publickey(name)))
 }
 
 fn is_publickey(name: &str) -> bool {
@@ -445,7 +570,10 @@ fn advance(methods: &mut Vec<Vec<String>>, method: &str) -> bool {
     }
     // OpenSSH: lists that do not begin with it stay as they are.
     for list in methods.iter_mut() {
-        if list.first().is_some_and(|name| name == method || name == "any") {
+        if list
+            .first()
+            .is_some_and(|name| name == method || name == "any")
+        {
             list.remove(0);
         }
     }
@@ -468,7 +596,11 @@ fn shell_state(shell: &[u8]) -> Shell {
         Ok(found) => {
             let regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
             let executable = found.st_mode & 0o111 != 0 && access(shell, Access::EXEC_OK).is_ok();
-            if regular && executable { Shell::Usable } else { Shell::NotExecutable }
+            if regular && executable {
+                Shell::Usable
+            } else {
+                Shell::NotExecutable
+            }
         }
     }
 }
@@ -484,7 +616,9 @@ mod tests {
     use super::*;
 
     fn lists(text: &[&[&str]]) -> Vec<Vec<String>> {
-        text.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect()
+        text.iter()
+            .map(|list| list.iter().map(|name| (*name).to_owned()).collect())
+            .collect()
     }
 
     #[test]

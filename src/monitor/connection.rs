@@ -70,7 +70,10 @@ pub(super) enum Phase {
     HandingOver(Box<HandOver>),
     Live(Box<Live>),
     /// Told to end.
-    Ending { timer: TimerId, user: Option<LoggedUser> },
+    Ending {
+        timer: TimerId,
+        user: Option<LoggedUser>,
+    },
 }
 
 /// The attempt to log in as one user.
@@ -129,7 +132,11 @@ pub(super) enum Step {
     /// Waits for a free key reader.
     Queued,
     /// The helper's child reads.
-    Reading { search: Box<KeySearch>, pipe: OwnedFd, timer: TimerId },
+    Reading {
+        search: Box<KeySearch>,
+        pipe: OwnedFd,
+        timer: TimerId,
+    },
     /// The answer is known and waits for its time.
     Answering { answer: Answer },
 }
@@ -214,6 +221,9 @@ impl Connection {
 
     /// Whether the login is complete: log lines say `[preauth]` before.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Live(_) | Phase::Ending { user: Some(_), .. })
+        matches!(
+            self.phase,
+            Phase::Live(_) | Phase::Ending { user: Some(_), .. }
+        )
     }
 }

@@ -36,7 +36,9 @@ impl FailureDelay {
         let mut input = self.secret.to_vec();
         input.extend_from_slice(user);
         let digest = Hash::Sha512.digest(&input);
-        let bits = digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let bits = digest
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
         u64::from(bits) / 1_000_000
     }
 }
@@ -59,16 +61,34 @@ mod tests {
 
     #[test]
     fn the_answer_never_comes_before_the_floor() {
-        assert_eq!(remaining(5_000, Duration::ZERO), Duration::from_micros(5_000));
-        assert_eq!(remaining(5_000, Duration::from_micros(4_999)), Duration::from_micros(1));
-        assert_eq!(remaining(5_000, Duration::from_micros(5_000)), Duration::ZERO);
+        assert_eq!(
+            remaining(5_000, Duration::ZERO),
+            Duration::from_micros(5_000)
+        );
+        assert_eq!(
+            remaining(5_000, Duration::from_micros(4_999)),
+            Duration::from_micros(1)
+        );
+        assert_eq!(
+            remaining(5_000, Duration::from_micros(5_000)),
+            Duration::ZERO
+        );
     }
 
     #[test]
     fn longer_work_is_rounded_up_by_doubling() {
-        assert_eq!(remaining(5_000, Duration::from_micros(5_001)), Duration::from_micros(4_999));
-        assert_eq!(remaining(5_000, Duration::from_micros(10_001)), Duration::from_micros(9_999));
-        assert_eq!(remaining(7_000, Duration::from_micros(27_000)), Duration::from_micros(1_000));
+        assert_eq!(
+            remaining(5_000, Duration::from_micros(5_001)),
+            Duration::from_micros(4_999)
+        );
+        assert_eq!(
+            remaining(5_000, Duration::from_micros(10_001)),
+            Duration::from_micros(9_999)
+        );
+        assert_eq!(
+            remaining(7_000, Duration::from_micros(27_000)),
+            Duration::from_micros(1_000)
+        );
     }
 
     #[test]

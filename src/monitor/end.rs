@@ -31,7 +31,10 @@ impl Monitor {
             }
             let user = match &connection.phase {
                 Phase::Live(live) => Some(live.login.name.as_slice()),
-                Phase::Ending { user: Some(login), .. } => Some(login.name.as_slice()),
+                Phase::Ending {
+                    user: Some(login), ..
+                } => Some(login.name.as_slice()),
+                Phase::Authenticating(attempt) => Some(attempt.user.as_slice()),
                 _ => None,
             };
             log::info!(
@@ -47,10 +50,21 @@ impl Monitor {
 
     /// Ends a connection politely: SSH_MSG_DISCONNECT, and a while for it to go out.
     pub(super) fn disconnect(&mut self, key: ConnectionKey, reason: u32, text: &str) {
-        let Some(connection) = self.connections.get(&key) else { return };
-        log::info!("Disconnecting {}: {text} [preauth]", connection.place());
-        let frame = ToNet::Disconnect { reason, message: text.into() };
-        self.nets.send(&self.poller, connection.net, connection.number, &frame, &[]);
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        let suffix = if connection.is_live() {
+            ""
+        } else {
+            " [preauth]"
+        };
+        log::info!("Disconnecting {}: {text}{suffix}", connection.place());
+        let frame = ToNet::Disconnect {
+            reason,
+            message: text.into(),
+        };
+        self.nets
+            .send(&self.poller, connection.net, connection.number, &frame, &[]);
         self.stop_reading(key);
         self.drop_helper(key);
         self.end_soon(key);
@@ -65,7 +79,10 @@ impl Monitor {
         };
         let user = match &connection.phase {
             Phase::Live(live) => Some(live.login.clone()),
-            Phase::Ending { user, timer: running } => {
+            Phase::Ending {
+                user,
+                timer: running,
+            } => {
                 self.timers.cancel(Some(*running));
                 user.clone()
             }
@@ -76,10 +93,16 @@ impl Monitor {
 
     /// Ends a connection at once, whatever its `net` does.
     pub(super) fn cut_off(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get(&key) else { return };
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
         connection.client.shut_down();
-        let frame = ToNet::Disconnect { reason: 11, message: "".into() };
-        self.nets.send(&self.poller, connection.net, connection.number, &frame, &[]);
+        let frame = ToNet::Disconnect {
+            reason: 11,
+            message: "".into(),
+        };
+        self.nets
+            .send(&self.poller, connection.net, connection.number, &frame, &[]);
         self.forget(key);
     }
 
@@ -88,7 +111,9 @@ impl Monitor {
         self.stop_reading(key);
         self.end_sessions(key);
         self.drop_helper(key);
-        let Some(mut connection) = self.connections.remove(&key) else { return };
+        let Some(mut connection) = self.connections.remove(&key) else {
+            return;
+        };
         self.cookies.remove(&connection.client.cookie);
         self.timers.cancel(connection.grace.take());
         match &connection.phase {
@@ -112,7 +137,11 @@ impl Monitor {
 
     /// A `net` that accepts no more is let go with its last connection.
     pub(super) fn end_retired(&mut self, id: NetId) {
-        if self.nets.get(id).is_some_and(|net| net.retired && net.connections.is_empty()) {
+        if self
+            .nets
+            .get(id)
+            .is_some_and(|net| net.retired && net.connections.is_empty())
+        {
             self.end_net(id);
         }
     }
@@ -138,7 +167,9 @@ impl Monitor {
                 return;
             }
             for (id, why) in doomed {
-                let Some(net) = self.nets.remove(id) else { continue };
+                let Some(net) = self.nets.remove(id) else {
+                    continue;
+                };
                 self.release(&net);
                 let pid = net.pid;
                 if !(net.retired && net.connections.is_empty()) {
@@ -194,7 +225,8 @@ impl Monitor {
             .map(|(id, _)| id)
             .collect();
         for id in strangers {
-            self.nets.send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
+            self.nets
+                .send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
             if let Some(net) = self.nets.get_mut(id) {
                 net.retired = true;
             }
@@ -215,7 +247,9 @@ impl Connection {
     /// The pipe of a key reader under way.
     pub(super) fn key_pipe(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        let Phase::Authenticating(attempt) = &self.phase else { return None };
+        let Phase::Authenticating(attempt) = &self.phase else {
+            return None;
+        };
         match &attempt.pending.as_ref()?.step {
             Step::Reading { pipe, .. } => Some(pipe.as_fd()),
             _ => None,

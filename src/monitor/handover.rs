@@ -46,13 +46,23 @@ impl Monitor {
     /// All methods succeeded: freeze, become, hand over.
     pub(super) fn login_accepted(&mut self, key: ConnectionKey) {
         let prepared = self.prepare_hand_over(key);
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         match prepared {
             Ok((hand_over, helper_end)) => {
-                let frame = MonitorToHelper::Accepted { policy: hand_over.policy.clone() };
+                let frame = MonitorToHelper::Accepted {
+                    policy: hand_over.policy.clone(),
+                };
                 let (net, number) = (connection.net, connection.number);
                 connection.enter(Phase::HandingOver(Box::new(hand_over)));
-                self.nets.send(&self.poller, net, number, &ToNet::AuthSuccess { banner: None }, &[]);
+                self.nets.send(
+                    &self.poller,
+                    net,
+                    number,
+                    &ToNet::AuthSuccess { banner: None },
+                    &[],
+                );
                 let Some(helper) = connection.helper.as_mut() else {
                     return self.login_failed_late(key, "the helper is gone");
                 };
@@ -81,22 +91,40 @@ impl Monitor {
         let told = Rc::clone(&connection.options);
         let attempt = connection.attempt().ok_or("it is not authenticating")?;
         let records = self.host.records(&generation.options);
-        let policy = policy::build(&self.host, attempt, ends, &records).map_err(|why| match why {
-            NoPolicy::CommandsDiffer => "its keys force different commands".to_owned(),
-        })?;
+        let policy =
+            policy::build(&self.host, attempt, ends, &records).map_err(|why| match why {
+                NoPolicy::CommandsDiffer => "its keys force different commands".to_owned(),
+            })?;
         let banner = attempt.banner.take();
-        let Attempt { account, options, accepted, .. } = &*attempt;
-        let login =
-            LoggedUser { name: account.name.clone(), uid: account.uid, gid: account.gid };
-        let keys = accepted.iter().map(|accepted| accepted.description.clone()).collect();
+        let Attempt {
+            account,
+            options,
+            accepted,
+            ..
+        } = &*attempt;
+        let login = LoggedUser {
+            name: account.name.clone(),
+            uid: account.uid,
+            gid: account.gid,
+        };
+        let keys = accepted
+            .iter()
+            .map(|accepted| accepted.description.clone())
+            .collect();
         // What Match User says of rekeying and keep-alives holds from now on; algorithms and host
         // keys stay those that the connection began with.
         let mut now_told = connection_options(options, &generation.host_keys);
         now_told.setup.server_version = told.setup.server_version.clone();
-        let (session, helper_end) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|error| error.to_string())?;
-        let target = self.user_net(&login, &policy::rights_digest(&policy)).ok_or("no net for it")?;
+        let (session, helper_end) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|error| error.to_string())?;
+        let target = self
+            .user_net(&login, &policy::rights_digest(&policy))
+            .ok_or("no net for it")?;
         let hand_over = HandOver {
             login,
             policy,
@@ -118,7 +146,10 @@ impl Monitor {
             None => self.start_user_net(login.uid, &login.name)?,
         };
         let net = self.nets.get_mut(id)?;
-        net.role = Role::User { uid: login.uid, rights: Some(rights.to_vec()) };
+        net.role = Role::User {
+            uid: login.uid,
+            rights: Some(rights.to_vec()),
+        };
         // It must not end of idleness between now and the hand-over.
         self.timers.cancel(net.idle.take());
         Some(id)
@@ -129,7 +160,9 @@ impl Monitor {
         if state.len() > FROZEN_MAX_BYTES {
             return self.attack(key, "a frozen connection of an impossible size");
         }
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         if let Phase::HandingOver(hand_over) = &mut connection.phase {
             hand_over.frozen = Some(state);
             self.adopt(key);
@@ -138,7 +171,9 @@ impl Monitor {
 
     /// The helper is the user.
     pub(super) fn helper_is_ready(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         if let Phase::HandingOver(hand_over) = &mut connection.phase {
             hand_over.ready = true;
             self.adopt(key);
@@ -147,8 +182,12 @@ impl Monitor {
 
     /// Hands over as soon as both are there.
     fn adopt(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let Phase::HandingOver(hand_over) = &mut connection.phase else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let Phase::HandingOver(hand_over) = &mut connection.phase else {
+            return;
+        };
         if !hand_over.ready || hand_over.frozen.is_none() {
             return;
         }
@@ -167,13 +206,18 @@ impl Monitor {
         };
         let mut descriptors = connection.client.descriptors();
         descriptors.push(hand_over.session.as_fd());
-        self.nets.send(&self.poller, target, number, &frame, &descriptors);
+        self.nets
+            .send(&self.poller, target, number, &frame, &descriptors);
         let (old_net, old_number) = (connection.net, connection.number);
         let permit_pty = hand_over.policy.permit_pty;
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
         let keys = std::mem::take(&mut hand_over.keys);
-        let live = Live { login, permit_pty, sessions: std::collections::BTreeMap::new() };
+        let live = Live {
+            login,
+            permit_pty,
+            sessions: std::collections::BTreeMap::new(),
+        };
         // Drops our copy of the session socket: its end must be seen.
         drop(connection.enter(Phase::Live(Box::new(live))));
         connection.net = target;
@@ -191,8 +235,12 @@ impl Monitor {
     }
 
     fn log_accepted(&self, key: ConnectionKey, keys: &[String]) {
-        let Some(connection) = self.connections.get(&key) else { return };
-        let Phase::Live(live) = &connection.phase else { return };
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        let Phase::Live(live) = &connection.phase else {
+            return;
+        };
         let user = lines::user_text(&live.login.name);
         for description in keys {
             log::info!(
@@ -200,7 +248,9 @@ impl Monitor {
                 connection.place()
             );
         }
-        let key = keys.last().map_or("-", |key| key.split(' ').next_back().unwrap_or(key));
+        let key = keys
+            .last()
+            .map_or("-", |key| key.split(' ').next_back().unwrap_or(key));
         log::info!(
             "{} key={key} ms={}",
             lines::fields("login", Some(&live.login.name), connection, "accepted"),
@@ -215,7 +265,12 @@ impl Monitor {
             if let Phase::HandingOver(hand_over) = &connection.phase {
                 log::info!(
                     "{}",
-                    lines::fields("refused", Some(&hand_over.login.name), connection, "hand-over")
+                    lines::fields(
+                        "refused",
+                        Some(&hand_over.login.name),
+                        connection,
+                        "hand-over"
+                    )
                 );
             }
         }
@@ -224,7 +279,9 @@ impl Monitor {
 
     /// A user's `net` without connections ends after a while.
     pub(super) fn net_is_idle(&mut self, id: NetId) {
-        let Some(net) = self.nets.get_mut(id) else { return };
+        let Some(net) = self.nets.get_mut(id) else {
+            return;
+        };
         if matches!(net.role, Role::User { .. }) && net.connections.is_empty() {
             self.timers.cancel(net.idle.take());
             let time = Duration::from_millis(IDLE_NET_LIFETIME_MS);

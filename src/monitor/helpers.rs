@@ -44,10 +44,19 @@ pub(super) enum HelperStage {
 }
 
 impl Helper {
-    pub(super) fn launch(host: &mut Host, poller: &Poller, key: ConnectionKey) -> std::io::Result<Self> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        host.helper.launch(c"agent-helper: [auth]", theirs.as_fd())?;
+    pub(super) fn launch(
+        host: &mut Host,
+        poller: &Poller,
+        key: ConnectionKey,
+    ) -> std::io::Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        host.helper
+            .launch(c"agent-helper: [auth]", theirs.as_fd())?;
         poller.add(&ours, Source::Helper(key))?;
         Ok(Self {
             link: Link::new(ours),
@@ -69,7 +78,8 @@ impl Helper {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), LinkError> {
         let was_empty = self.outbox.is_empty();
-        self.outbox.send(&self.link, 0, frame.to_wire(), descriptors)?;
+        self.outbox
+            .send(&self.link, 0, frame.to_wire(), descriptors)?;
         if was_empty && !self.outbox.is_empty() {
             let _ = poller.want_room(&self.link, Source::Helper(key), true);
         }
@@ -88,7 +98,9 @@ impl Helper {
 impl Monitor {
     /// Starts the helper of a connection that has none. Says whether there is one now.
     pub(super) fn ensure_helper(&mut self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.connections.get_mut(&key) else { return false };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return false;
+        };
         if connection.helper.is_some() {
             return true;
         }
@@ -108,7 +120,9 @@ impl Monitor {
 
     /// Forgets the helper: the end of the link ends the process, and with it its sessions.
     pub(super) fn drop_helper(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         if let Some(helper) = connection.helper.take() {
             self.timers.cancel(helper.hello);
             self.poller.remove(helper.link());
@@ -118,11 +132,16 @@ impl Monitor {
     /// Input, room or the end on a helper's link.
     pub(super) fn helper_ready(&mut self, key: ConnectionKey, readable: bool, writable: bool) {
         if writable {
-            let helper = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut());
+            let helper = self
+                .connections
+                .get_mut(&key)
+                .and_then(|it| it.helper.as_mut());
             if let Some(helper) = helper {
                 let flushed = helper.outbox.flush(&helper.link);
                 if helper.outbox.is_empty() {
-                    let _ = self.poller.want_room(&helper.link, Source::Helper(key), false);
+                    let _ = self
+                        .poller
+                        .want_room(&helper.link, Source::Helper(key), false);
                 }
                 if let Err(error) = flushed {
                     self.helper_lost(key, &error.to_string());
@@ -133,7 +152,10 @@ impl Monitor {
             return;
         }
         for _ in 0..FRAMES_PER_TURN {
-            let helper = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut());
+            let helper = self
+                .connections
+                .get_mut(&key)
+                .and_then(|it| it.helper.as_mut());
             let Some(helper) = helper else { return };
             match helper.receive() {
                 Ok(Some(received)) => self.helper_frame(key, &received),
@@ -156,7 +178,11 @@ impl Monitor {
             Ok(frame) => frame,
             Err(error) => return self.helper_lost(key, &error.to_string()),
         };
-        let Some(helper) = self.connections.get_mut(&key).and_then(|it| it.helper.as_mut()) else {
+        let Some(helper) = self
+            .connections
+            .get_mut(&key)
+            .and_then(|it| it.helper.as_mut())
+        else {
             return;
         };
         match (helper.stage, frame) {
@@ -165,8 +191,11 @@ impl Monitor {
                     return self.helper_lost(key, "it is of another build");
                 }
                 self.timers.cancel(helper.hello.take());
-                helper.stage =
-                    if helper.accepted { HelperStage::Accepted } else { HelperStage::Waiting };
+                helper.stage = if helper.accepted {
+                    HelperStage::Accepted
+                } else {
+                    HelperStage::Waiting
+                };
             }
             (HelperStage::Waiting | HelperStage::Accepted, HelperToMonitor::KeysRead { ok }) => {
                 if !ok {
@@ -197,7 +226,9 @@ impl Monitor {
     /// The helper is gone, or is to go.
     pub(super) fn helper_lost(&mut self, key: ConnectionKey, why: &str) {
         self.drop_helper(key);
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         match &connection.phase {
             Phase::Live(_) => {
                 log::debug!("the helper of {} is gone: {why}", connection.place());

@@ -30,7 +30,7 @@ pub(super) struct Host {
     /// Without root: the only user who may log in.
     pub only_uid: Option<u32>,
     /// The executable of every `net`: the agent's own file.
-    pub net_image: OwnImage,
+    pub own: OwnImage,
     pub helper: HelperImage,
     /// RLIMIT_NOFILE that the server was started with: sessions get it back.
     pub nofile: (u64, u64),
@@ -44,23 +44,29 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(options: &Options, as_root: bool, net_image: Option<OwnImage>) -> io::Result<Self> {
+    pub(super) fn new(options: &Options, as_root: bool) -> io::Result<Self> {
         let own = OwnImage::open()?;
         let mut helper = memexec::prepare(options.helper_mode, &own).map_err(io::Error::other)?;
         for refusal in helper.refusals() {
-            log::warn!("helper: {:?} does not work here: {}", refusal.mode, refusal.reason);
+            log::warn!(
+                "helper: {:?} does not work here: {}",
+                refusal.mode,
+                refusal.reason
+            );
         }
         let (nofile, connections_max) = raise_descriptors();
         let oom_score_adj = protect_from_oom(as_root);
         helper.set_oom_score_adj(oom_score_adj);
         let random = Random::system();
         let mut secret = [0; 32];
-        random.fill(&mut secret).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        random
+            .fill(&mut secret)
+            .map_err(|_| io::Error::other("the system gives no random bytes"))?;
         let only_uid = (!as_root).then(|| rustix::process::geteuid().as_raw());
         Ok(Self {
             as_root,
             only_uid,
-            net_image: net_image.unwrap_or(own),
+            own,
             helper,
             nofile,
             connections_max,
@@ -74,12 +80,20 @@ impl Host {
 
     /// Whom strangers' `net` is confined to; `None` without root.
     pub(super) fn net_ids(&self, options: &Options) -> Option<Ids> {
-        self.as_root.then(|| privsep_ids(options).unwrap_or(Ids { uid: NET_ID, gid: NET_ID }))
+        self.as_root.then(|| {
+            privsep_ids(options).unwrap_or(Ids {
+                uid: NET_ID,
+                gid: NET_ID,
+            })
+        })
     }
 
     /// Whom a user's `net` is confined to; `None` without root.
     pub(super) fn users_net_ids(&self) -> Option<Ids> {
-        self.as_root.then_some(Ids { uid: USERS_NET_ID, gid: USERS_NET_ID })
+        self.as_root.then_some(Ids {
+            uid: USERS_NET_ID,
+            gid: USERS_NET_ID,
+        })
     }
 
     /// Whose rights the walk for an unknown user has.
@@ -107,7 +121,10 @@ fn privsep_ids(options: &Options) -> Option<Ids> {
         log::warn!("PrivsepUser: there is no such account; using unused ids");
         return None;
     };
-    Some(Ids { uid: account.uid, gid: account.gid })
+    Some(Ids {
+        uid: account.uid,
+        gid: account.gid,
+    })
 }
 
 /// Raises the limit on descriptors; gives what it was, and how many connections fit now.
@@ -116,11 +133,21 @@ fn raise_descriptors() -> ((u64, u64), usize) {
     let was = getrlimit(Resource::Nofile);
     let unlimited = u64::MAX;
     let hard = was.maximum.unwrap_or(unlimited);
-    if setrlimit(Resource::Nofile, Rlimit { current: was.maximum, maximum: was.maximum }).is_err() {
+    if setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: was.maximum,
+            maximum: was.maximum,
+        },
+    )
+    .is_err()
+    {
         log::warn!("the limit on open files could not be raised");
     }
     let now = getrlimit(Resource::Nofile).current.unwrap_or(unlimited);
-    let room = usize::try_from(now).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED);
+    let room = usize::try_from(now)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(DESCRIPTORS_RESERVED);
     let connections = (room / DESCRIPTORS_PER_CONNECTION).clamp(1, CONNECTIONS_MAX);
     ((was.current.unwrap_or(unlimited), hard), connections)
 }

@@ -31,8 +31,13 @@ impl Monitor {
             super::rundir::remove_pid_file(path);
         }
         for id in self.nets.iter().map(|(id, _)| id).collect::<Vec<_>>() {
-            if self.nets.get(id).is_some_and(|net| net.role == Role::Strangers) {
-                self.nets.send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
+            if self
+                .nets
+                .get(id)
+                .is_some_and(|net| net.role == Role::Strangers)
+            {
+                self.nets
+                    .send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
                 if let Some(net) = self.nets.get_mut(id) {
                     net.retired = true;
                 }
@@ -81,7 +86,10 @@ impl Monitor {
             Err(error) => log::error!("the keeper has no poll set of its own: {error}"),
         }
         self.watch_all();
-        log::info!("keeping {} connections until they end", self.connections.len());
+        log::info!(
+            "keeping {} connections until they end",
+            self.connections.len()
+        );
     }
 
     /// Puts everything that exists into the poll set.

@@ -43,8 +43,12 @@ impl Monitor {
     }
 
     fn start_reading(&mut self, key: ConnectionKey, search: KeySearch) -> std::io::Result<()> {
-        let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
-        let Phase::Authenticating(attempt) = &mut connection.phase else { return Ok(()) };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return Ok(());
+        };
+        let Phase::Authenticating(attempt) = &mut connection.phase else {
+            return Ok(());
+        };
         let Some(helper) = connection.helper.as_mut() else {
             return Err(std::io::Error::other("the helper is gone"));
         };
@@ -66,7 +70,11 @@ impl Monitor {
         let time = Duration::from_millis(KEY_READ_TIME_MS);
         let timer = self.timers.after(time, Deadline::KeyReading(key));
         if let Some(pending) = attempt.pending.as_mut() {
-            pending.step = Step::Reading { search: Box::new(search), pipe, timer };
+            pending.step = Step::Reading {
+                search: Box::new(search),
+                pipe,
+                timer,
+            };
             self.readers.active += 1;
         }
         Ok(())
@@ -85,7 +93,11 @@ impl Monitor {
         }
     }
 
-    fn pull_keys(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> Option<Result<(), &'static str>> {
+    fn pull_keys(
+        &mut self,
+        key: ConnectionKey,
+        buffer: &mut [u8],
+    ) -> Option<Result<(), &'static str>> {
         let attempt = self.connections.get_mut(&key)?.attempt()?;
         let Step::Reading { search, pipe, .. } = &mut attempt.pending.as_mut()?.step else {
             return None;
@@ -109,7 +121,10 @@ impl Monitor {
     /// Nothing was read, or not to its end: no key was found.
     pub(super) fn keys_unreadable(&mut self, key: ConnectionKey, why: &str) {
         if let Some(connection) = self.connections.get(&key) {
-            log::warn!("the key files for {} were not read: {why}", connection.place());
+            log::warn!(
+                "the key files for {} were not read: {why}",
+                connection.place()
+            );
         }
         if self.take_search(key).is_some() || self.forget_waiting(key) {
             self.keys_read(key, None, &[]);
@@ -137,7 +152,11 @@ impl Monitor {
         let attempt = self.connections.get_mut(&key)?.attempt()?;
         let pending = attempt.pending.as_mut()?;
         match std::mem::replace(&mut pending.step, Step::Queued) {
-            Step::Reading { search, pipe, timer } => {
+            Step::Reading {
+                search,
+                pipe,
+                timer,
+            } => {
                 self.timers.cancel(Some(timer));
                 self.poller.remove(&pipe);
                 self.readers.active = self.readers.active.saturating_sub(1);
@@ -158,7 +177,9 @@ impl Monitor {
 
     fn start_waiting(&mut self) {
         while self.readers.active < KEY_READERS_MAX {
-            let Some((key, search)) = self.readers.waiting.pop_front() else { return };
+            let Some((key, search)) = self.readers.waiting.pop_front() else {
+                return;
+            };
             self.read_keys(key, *search);
         }
     }
@@ -176,7 +197,9 @@ fn key_files(attempt: &Attempt) -> Vec<Bytes> {
             if path.starts_with(b"/") {
                 path.into()
             } else {
-                [attempt.account.home.as_slice(), b"/", &path].concat().into()
+                [attempt.account.home.as_slice(), b"/", &path]
+                    .concat()
+                    .into()
             }
         })
         .collect()
@@ -211,7 +234,10 @@ mod tests {
         let mut account = Account::decoy(7);
         account.home = b"/home/a".to_vec();
         assert_eq!(expand("%h/.ssh/keys", &account), b"/home/a/.ssh/keys");
-        assert_eq!(expand("/etc/keys/%u-%U", &account), b"/etc/keys/nobody-here-7");
+        assert_eq!(
+            expand("/etc/keys/%u-%U", &account),
+            b"/etc/keys/nobody-here-7"
+        );
         assert_eq!(expand("100%%", &account), b"100%");
     }
 }

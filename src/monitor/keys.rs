@@ -57,9 +57,17 @@ pub(super) struct KeySearch {
 #[derive(Debug)]
 enum State {
     /// Collecting a header.
-    Header { bytes: Vec<u8>, file: Option<OpenFile> },
+    Header {
+        bytes: Vec<u8>,
+        file: Option<OpenFile>,
+    },
     /// Inside a record.
-    Content { record: KeyRecord, left: usize, text: Vec<u8>, file: Option<OpenFile> },
+    Content {
+        record: KeyRecord,
+        left: usize,
+        text: Vec<u8>,
+        file: Option<OpenFile>,
+    },
     Done,
 }
 
@@ -77,7 +85,10 @@ impl KeySearch {
         Self {
             wanted: wanted.to_vec(),
             client,
-            state: State::Header { bytes: Vec::new(), file: None },
+            state: State::Header {
+                bytes: Vec::new(),
+                file: None,
+            },
             total_bytes: 0,
             found: None,
             reports: Vec::new(),
@@ -99,20 +110,31 @@ impl KeySearch {
             match std::mem::replace(&mut self.state, State::Done) {
                 State::Done if bytes.is_empty() => return Progress::Done,
                 State::Done => return Progress::Broken("bytes behind the end"),
-                State::Header { bytes: mut header, file } => {
+                State::Header {
+                    bytes: mut header,
+                    file,
+                } => {
                     let missing = KeyRecord::HEADER_BYTES - header.len();
                     let (head, rest) = bytes.split_at(missing.min(bytes.len()));
                     header.extend_from_slice(head);
                     bytes = rest;
                     if header.len() < KeyRecord::HEADER_BYTES {
-                        self.state = State::Header { bytes: header, file };
+                        self.state = State::Header {
+                            bytes: header,
+                            file,
+                        };
                         return Progress::More;
                     }
                     if let Err(why) = self.begin(decode(&header), file) {
                         return Progress::Broken(why);
                     }
                 }
-                State::Content { record, left, mut text, mut file } => {
+                State::Content {
+                    record,
+                    left,
+                    mut text,
+                    mut file,
+                } => {
                     let (head, rest) = bytes.split_at(left.min(bytes.len()));
                     bytes = rest;
                     match &mut file {
@@ -133,7 +155,12 @@ impl KeySearch {
                     }
                     let left = left - head.len();
                     if left > 0 {
-                        self.state = State::Content { record, left, text, file };
+                        self.state = State::Content {
+                            record,
+                            left,
+                            text,
+                            file,
+                        };
                         return Progress::More;
                     }
                     self.end_of_record(record, &text, file);
@@ -147,8 +174,16 @@ impl KeySearch {
         let continues = file.as_ref().is_none_or(|open| open.index == record.file);
         match record.status {
             KeyRecord::CHUNK if continues => {
-                let file = file.unwrap_or_else(|| OpenFile { index: record.file, lines: Lines::new() });
-                self.state = State::Content { record, left, text: Vec::new(), file: Some(file) };
+                let file = file.unwrap_or_else(|| OpenFile {
+                    index: record.file,
+                    lines: Lines::new(),
+                });
+                self.state = State::Content {
+                    record,
+                    left,
+                    text: Vec::new(),
+                    file: Some(file),
+                };
             }
             KeyRecord::COMPLETE | KeyRecord::TRUNCATED if continues && left == 0 => {
                 self.end_of_record(record, &[], file);
@@ -158,7 +193,12 @@ impl KeySearch {
             }
             KeyRecord::REFUSED | KeyRecord::FAILED if continues && left <= SENTENCE_MAX_BYTES => {
                 // What came before the failure does not count: half a file is not the file.
-                self.state = State::Content { record, left, text: Vec::new(), file: None };
+                self.state = State::Content {
+                    record,
+                    left,
+                    text: Vec::new(),
+                    file: None,
+                };
             }
             KeyRecord::END if file.is_none() && left == 0 => self.state = State::Done,
             _ => return Err("a record that cannot come here"),
@@ -172,7 +212,10 @@ impl KeySearch {
             KeyRecord::CHUNK => file,
             KeyRecord::COMPLETE | KeyRecord::TRUNCATED => {
                 if record.status == KeyRecord::TRUNCATED {
-                    self.report(format!("key file {}: only its beginning was read", record.file + 1));
+                    self.report(format!(
+                        "key file {}: only its beginning was read",
+                        record.file + 1
+                    ));
                 }
                 if let Some(open) = file {
                     open.lines.finish(|number, line| {
@@ -193,14 +236,22 @@ impl KeySearch {
                 None
             }
             KeyRecord::FAILED => {
-                let errno = text.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+                let errno = text
+                    .first_chunk()
+                    .map_or(0, |bytes| i32::from_le_bytes(*bytes));
                 let error = std::io::Error::from_raw_os_error(errno);
-                self.report(format!("key file {}: {error}", record.file.saturating_add(1)));
+                self.report(format!(
+                    "key file {}: {error}",
+                    record.file.saturating_add(1)
+                ));
                 None
             }
             _ => None,
         };
-        self.state = State::Header { bytes: Vec::new(), file };
+        self.state = State::Header {
+            bytes: Vec::new(),
+            file,
+        };
     }
 
     fn report(&mut self, text: String) {
@@ -219,7 +270,11 @@ fn decode(header: &[u8]) -> KeyRecord {
         .chunks_exact(4)
         .map(|word| word.try_into().map_or(u32::MAX, u32::from_le_bytes));
     let mut next = || words.next().unwrap_or(u32::MAX);
-    KeyRecord { file: next(), status: next(), len: next() }
+    KeyRecord {
+        file: next(),
+        status: next(),
+        len: next(),
+    }
 }
 
 /// Looks at one line.
@@ -237,7 +292,13 @@ fn judge(
     let place = || format!("key file {} line {number}", file.saturating_add(1));
     match line.and_then(parse_line) {
         Ok(Some(key)) if key.blob == wanted => match refusal(&key, client) {
-            None => *found = Some(Found { options: key.options, file, line: number }),
+            None => {
+                *found = Some(Found {
+                    options: key.options,
+                    file,
+                    line: number,
+                })
+            }
             Some(why) => report(reports, format!("{}: the key is refused: {why}", place())),
         },
         Ok(_) => {}
@@ -254,7 +315,10 @@ fn refusal(key: &KeyLine, client: &Client) -> Option<String> {
         let names = options.unimplemented.join(", ");
         return Some(format!("its options are not implemented here: {names}"));
     }
-    if options.expires_s.is_some_and(|expires_s| expires_s <= client.now_s) {
+    if options
+        .expires_s
+        .is_some_and(|expires_s| expires_s <= client.now_s)
+    {
         return Some("it has expired".into());
     }
     let from = options.from.as_ref()?;
@@ -272,7 +336,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 
     fn blob() -> Vec<u8> {
         let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
@@ -281,7 +346,11 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client { address: "192.0.2.1".parse().unwrap(), host: None, now_s: 1_800_000_000 }
+        Client {
+            address: "192.0.2.1".parse().unwrap(),
+            host: None,
+            now_s: 1_800_000_000,
+        }
     }
 
     fn record(file: u32, status: u32, content: &[u8]) -> Vec<u8> {
@@ -375,14 +444,21 @@ mod tests {
     fn a_reader_that_lies_is_found_out() {
         let broken = [
             record(0, 99, b""),
-            [record(0, KeyRecord::CHUNK, b"x"), record(1, KeyRecord::CHUNK, b"y")].concat(),
+            [
+                record(0, KeyRecord::CHUNK, b"x"),
+                record(1, KeyRecord::CHUNK, b"y"),
+            ]
+            .concat(),
             [record(0, KeyRecord::CHUNK, b"x"), end()].concat(),
             [end(), vec![0]].concat(),
             record(0, KeyRecord::COMPLETE, b"x"),
             record(0, KeyRecord::REFUSED, &[b'x'; 600]),
         ];
         for bytes in broken {
-            assert!(matches!(search(&bytes, 4096).0, Progress::Broken(_)), "{bytes:?}");
+            assert!(
+                matches!(search(&bytes, 4096).0, Progress::Broken(_)),
+                "{bytes:?}"
+            );
         }
         let endless = record(0, KeyRecord::CHUNK, &vec![b'#'; KEY_FILES_MAX_BYTES]);
         assert!(matches!(search(&endless, 65536).0, Progress::Broken(_)));

@@ -29,7 +29,11 @@ impl Listener {
         match bind(address) {
             Ok(socket) => {
                 let address = local_address(&socket).unwrap_or(address);
-                Ok(Self { address, socket, handed_over: false })
+                Ok(Self {
+                    address,
+                    socket,
+                    handed_over: false,
+                })
             }
             Err(error) => Err(explain(address, error)),
         }
@@ -38,7 +42,11 @@ impl Listener {
     /// Takes a listening socket from a service manager; `None`: it does not listen.
     pub(super) fn handed_over(socket: OwnedFd) -> Result<Self, OwnedFd> {
         match (sockopt::socket_acceptconn(&socket), local_address(&socket)) {
-            (Ok(true), Some(address)) => Ok(Self { address, socket, handed_over: true }),
+            (Ok(true), Some(address)) => Ok(Self {
+                address,
+                socket,
+                handed_over: true,
+            }),
             _ => Err(socket),
         }
     }
@@ -49,7 +57,11 @@ fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
 }
 
 fn bind(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     // Nonblocking: several processes accept from it during a reload, and one of them is late.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -64,7 +76,11 @@ fn bind(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
 
 fn explain(address: SocketAddr, error: rustix::io::Errno) -> String {
     let port = address.port();
-    let other = if port == 22 || port == u16::MAX { 2222 } else { port + 1 };
+    let other = if port == 22 || port == u16::MAX {
+        2222
+    } else {
+        port + 1
+    };
     let what = match error {
         rustix::io::Errno::ADDRINUSE => match owner::of(address) {
             Some(owner) => format!("the port is in use by {owner}"),
@@ -83,14 +99,20 @@ mod owner {
     use std::os::unix::ffi::OsStrExt;
 
     pub(super) fn of(address: SocketAddr) -> Option<String> {
-        let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-            let text = std::fs::read_to_string(table).ok()?;
-            text.lines().find_map(|line| listening_inode(line, address))
-        })?;
+        let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+            .iter()
+            .find_map(|table| {
+                let text = std::fs::read_to_string(table).ok()?;
+                text.lines().find_map(|line| listening_inode(line, address))
+            })?;
         let wanted = format!("socket:[{inode}]");
         for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { continue };
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else {
+                continue;
+            };
             let holds = descriptors.flatten().any(|descriptor| {
                 std::fs::read_link(descriptor.path())
                     .is_ok_and(|target| target.as_os_str().as_bytes() == wanted.as_bytes())
@@ -112,9 +134,7 @@ mod owner {
         let any_host = host.bytes().all(|digit| digit == b'0') || address.ip().is_unspecified();
         let same_host = match address.ip() {
             // The kernel prints the four bytes as one number in its own byte order.
-            IpAddr::V4(ip) => {
-                u32::from_str_radix(host, 16) == Ok(u32::from_ne_bytes(ip.octets()))
-            }
+            IpAddr::V4(ip) => u32::from_str_radix(host, 16) == Ok(u32::from_ne_bytes(ip.octets())),
             IpAddr::V6(_) => host.len() == 32,
         };
         if !same_port || !(any_host || same_host) || fields.nth(1)? != LISTEN {
@@ -133,8 +153,14 @@ mod tests {
     fn a_port_in_use_names_its_owner_and_another_port() {
         let first = Listener::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let text = Listener::open(first.address).unwrap_err();
-        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
-        assert!(text.contains(&format!("serve -p {}", first.address.port() + 1)), "{text}");
+        assert!(
+            text.contains(&format!("process {} (", std::process::id())),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("serve -p {}", first.address.port() + 1)),
+            "{text}"
+        );
     }
 
     #[test]
@@ -146,8 +172,14 @@ mod tests {
         }
         assert_eq!(at("0.0.0.0:8080"), Some(12345));
         assert_eq!(at("127.0.0.1:8081"), None);
-        assert_eq!(owner::listening_inode("", "127.0.0.1:1".parse().unwrap()), None);
-        assert_eq!(owner::listening_inode("sl local_address", "127.0.0.1:1".parse().unwrap()), None);
+        assert_eq!(
+            owner::listening_inode("", "127.0.0.1:1".parse().unwrap()),
+            None
+        );
+        assert_eq!(
+            owner::listening_inode("sl local_address", "127.0.0.1:1".parse().unwrap()),
+            None
+        );
     }
 
     #[test]

@@ -28,10 +28,21 @@ impl Monitor {
     fn open_terminal(&mut self, key: ConnectionKey, number: u32) {
         let tty_group = self.host.tty_group;
         let as_root = self.host.as_root;
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let Phase::Live(live) = &mut connection.phase else { return };
-        let open = live.sessions.values().filter(|session| session.terminal.is_some()).count();
-        let taken = live.sessions.get(&number).is_some_and(|session| session.terminal.is_some());
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let Phase::Live(live) = &mut connection.phase else {
+            return;
+        };
+        let open = live
+            .sessions
+            .values()
+            .filter(|session| session.terminal.is_some())
+            .count();
+        let taken = live
+            .sessions
+            .get(&number)
+            .is_some_and(|session| session.terminal.is_some());
         let permitted = as_root
             && live.permit_pty
             && !taken
@@ -40,9 +51,13 @@ impl Monitor {
         let opened = permitted
             .then(|| Terminal::open(live.login.uid, live.login.gid, tty_group))
             .and_then(|opened| {
-                opened.inspect_err(|error| log::error!("no terminal: {error}")).ok()
+                opened
+                    .inspect_err(|error| log::error!("no terminal: {error}"))
+                    .ok()
             });
-        let Some(helper) = connection.helper.as_mut() else { return };
+        let Some(helper) = connection.helper.as_mut() else {
+            return;
+        };
         let sent = match opened {
             Some((terminal, ends)) => {
                 let frame = MonitorToHelper::Terminal {
@@ -53,9 +68,12 @@ impl Monitor {
                 let descriptors = [ends.master.as_fd(), ends.slave.as_fd()];
                 helper.send(&self.poller, key, &frame, &descriptors)
             }
-            None => {
-                helper.send(&self.poller, key, &MonitorToHelper::NoTerminal { session: number }, &[])
-            }
+            None => helper.send(
+                &self.poller,
+                key,
+                &MonitorToHelper::NoTerminal { session: number },
+                &[],
+            ),
         };
         if let Err(error) = sent {
             self.helper_lost(key, &error.to_string());
@@ -63,11 +81,17 @@ impl Monitor {
     }
 
     fn session_started(&mut self, key: ConnectionKey, number: u32, pid: u32) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let records = self.host.records(&connection.generation.options);
         let peer = connection.ends.peer;
-        let Phase::Live(live) = &mut connection.phase else { return };
-        if live.sessions.len() >= SESSIONS_PER_CONNECTION_MAX && !live.sessions.contains_key(&number) {
+        let Phase::Live(live) = &mut connection.phase else {
+            return;
+        };
+        if live.sessions.len() >= SESSIONS_PER_CONNECTION_MAX
+            && !live.sessions.contains_key(&number)
+        {
             return;
         }
         let session = live.sessions.entry(number).or_default();
@@ -79,14 +103,21 @@ impl Monitor {
             records.set_last_login(live.login.uid, &entry);
             session.recorded = true;
         }
-        log::debug!("session {number} of {} runs as process {pid}", connection.place());
+        log::debug!(
+            "session {number} of {} runs as process {pid}",
+            connection.place()
+        );
     }
 
     fn session_ended(&mut self, key: ConnectionKey, number: u32) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let records = self.host.records(&connection.generation.options);
         let peer = connection.ends.peer.ip();
-        let Phase::Live(live) = &mut connection.phase else { return };
+        let Phase::Live(live) = &mut connection.phase else {
+            return;
+        };
         if let Some(session) = live.sessions.remove(&number) {
             close(&records, &live.login, &session, peer);
         }
@@ -94,8 +125,13 @@ impl Monitor {
 
     /// All sessions of a connection are over.
     pub(super) fn end_sessions(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        close_all(&self.host.records(&connection.generation.options), connection);
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        close_all(
+            &self.host.records(&connection.generation.options),
+            connection,
+        );
     }
 }
 
@@ -110,7 +146,9 @@ fn close_all(records: &Records, connection: &mut Connection) {
 
 /// Ends a session's record and takes its terminal back.
 fn close(records: &Records, login: &LoggedUser, session: &Session, peer: std::net::IpAddr) {
-    let Some(terminal) = &session.terminal else { return };
+    let Some(terminal) = &session.terminal else {
+        return;
+    };
     if session.recorded {
         records.logout(&entry(login, terminal, "", peer, session.pid));
     }
@@ -124,5 +162,12 @@ fn entry<'a>(
     address: std::net::IpAddr,
     pid: u32,
 ) -> Entry<'a> {
-    Entry { line: terminal.line(), user: &login.name, host, address, pid, time: clock::now() }
+    Entry {
+        line: terminal.line(),
+        user: &login.name,
+        host,
+        address,
+        pid,
+        time: clock::now(),
+    }
 }

@@ -26,12 +26,21 @@ pub(super) fn user_text(name: &[u8]) -> String {
 
 /// `invalid user NAME`, or `NAME`.
 pub(super) fn named(attempt: &Attempt) -> String {
-    let invalid = if attempt.refusal.is_some() { "invalid user " } else { "" };
+    let invalid = if attempt.refusal.is_some() {
+        "invalid user "
+    } else {
+        ""
+    };
     format!("{invalid}{}", user_text(&attempt.user))
 }
 
 /// The fixed fields of an outcome.
-pub(super) fn fields(event: &str, user: Option<&[u8]>, connection: &Connection, reason: &str) -> String {
+pub(super) fn fields(
+    event: &str,
+    user: Option<&[u8]>,
+    connection: &Connection,
+    reason: &str,
+) -> String {
     let user = user.map_or_else(|| "-".to_owned(), |name| format!("\"{}\"", user_text(name)));
     format!(
         "event={event} user={user} address={} port={} reason={reason}",
@@ -56,16 +65,34 @@ fn bounded(message: &[u8]) -> String {
 
 impl Monitor {
     /// A line of a `net`, about one of its connections or about itself.
-    pub(super) fn log_of_net(&self, net: NetId, key: Option<ConnectionKey>, level: u8, message: &[u8]) {
-        let about = key.and_then(|key| self.connections.get(&key)).map(Connection::place);
-        let pid = self.nets.get(net).map_or(0, |net| net.pid.as_raw_nonzero().get());
+    pub(super) fn log_of_net(
+        &self,
+        net: NetId,
+        key: Option<ConnectionKey>,
+        level: u8,
+        message: &[u8],
+    ) {
+        let about = key
+            .and_then(|key| self.connections.get(&key))
+            .map(Connection::place);
+        let pid = self
+            .nets
+            .get(net)
+            .map_or(0, |net| net.pid.as_raw_nonzero().get());
         let about = about.map_or_else(String::new, |place| format!(" {place}"));
         log::log!(level_of(level), "net[{pid}]{about}: {}", bounded(message));
     }
 
     pub(super) fn log_of_helper(&self, key: ConnectionKey, level: u8, message: &[u8]) {
-        let Some(connection) = self.connections.get(&key) else { return };
-        log::log!(level_of(level), "helper {}: {}", connection.place(), bounded(message));
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        log::log!(
+            level_of(level),
+            "helper {}: {}",
+            connection.place(),
+            bounded(message)
+        );
     }
 
     /// Something came that no `net` of ours sends.
@@ -75,58 +102,91 @@ impl Monitor {
                 "attack: the net process of {} sent {what}; the connection is ended",
                 connection.place()
             );
-            log::error!("{}", fields("attack", None, connection, "frame-not-permitted"));
+            log::error!(
+                "{}",
+                fields("attack", None, connection, "frame-not-permitted")
+            );
         }
         self.cut_off(key);
     }
 }
 
 /// The line at the end of a connection, with its reason code.
-pub(super) fn ending(connection: &Connection, reason: CloseReason, detail: &[u8]) -> (String, &'static str) {
+pub(super) fn ending(
+    connection: &Connection,
+    reason: CloseReason,
+    detail: &[u8],
+) -> (String, &'static str) {
     let place = connection.place();
-    let suffix = if connection.is_live() { "" } else { " [preauth]" };
+    let suffix = if connection.is_live() {
+        ""
+    } else {
+        " [preauth]"
+    };
     let who = match &connection.phase {
         Phase::Authenticating(attempt) if attempt.refusal.is_some() => {
             format!("invalid user {} ", user_text(&attempt.user))
         }
-        Phase::Authenticating(attempt) => format!("authenticating user {} ", user_text(&attempt.user)),
+        Phase::Authenticating(attempt) => {
+            format!("authenticating user {} ", user_text(&attempt.user))
+        }
         Phase::Live(live) => format!("user {} ", user_text(&live.login.name)),
-        Phase::Ending { user: Some(login), .. } => format!("user {} ", user_text(&login.name)),
+        Phase::Ending {
+            user: Some(login), ..
+        } => format!("user {} ", user_text(&login.name)),
         _ => String::new(),
     };
     let text = peer_text(detail);
     match reason {
-        CloseReason::Eof => (format!("Connection closed by {who}{place}{suffix}"), "closed-by-peer"),
+        CloseReason::Eof => (
+            format!("Connection closed by {who}{place}{suffix}"),
+            "closed-by-peer",
+        ),
         CloseReason::ByPeer { code } => (
             format!("Received disconnect from {place}:{code}: {text}{suffix}"),
             "disconnected-by-peer",
         ),
-        CloseReason::Io { errno: libc::ECONNRESET } => {
-            (format!("Connection reset by {who}{place}{suffix}"), "reset-by-peer")
-        }
+        CloseReason::Io {
+            errno: libc::ECONNRESET,
+        } => (
+            format!("Connection reset by {who}{place}{suffix}"),
+            "reset-by-peer",
+        ),
         CloseReason::Io { errno } => {
             let error = std::io::Error::from_raw_os_error(errno);
-            (format!("Connection with {who}{place} failed: {error}{suffix}"), "io-error")
+            (
+                format!("Connection with {who}{place} failed: {error}{suffix}"),
+                "io-error",
+            )
         }
         CloseReason::Protocol { code } if connection.client_version.is_empty() => (
             format!("banner exchange: Connection from {place}: {text}{suffix}"),
-            if code == 8 { "bad-version" } else { "protocol-error" },
+            if code == 8 {
+                "bad-version"
+            } else {
+                "protocol-error"
+            },
         ),
-        CloseReason::Protocol { .. } => {
-            (format!("Disconnecting {who}{place}: {text}{suffix}"), "protocol-error")
-        }
-        CloseReason::NoCommonAlgorithm => {
-            (format!("Unable to negotiate with {place}: {text}{suffix}"), "no-common-algorithm")
-        }
-        CloseReason::Timeout => {
-            (format!("Timeout, client not responding from {who}{place}{suffix}"), "client-timeout")
-        }
-        CloseReason::HelperGone => {
-            (format!("Connection with {who}{place} ended: its helper is gone{suffix}"), "helper-gone")
-        }
-        CloseReason::Fault => {
-            (format!("Connection with {who}{place} ended by a fault of the server{suffix}"), "fault")
-        }
+        CloseReason::Protocol { .. } => (
+            format!("Disconnecting {who}{place}: {text}{suffix}"),
+            "protocol-error",
+        ),
+        CloseReason::NoCommonAlgorithm => (
+            format!("Unable to negotiate with {place}: {text}{suffix}"),
+            "no-common-algorithm",
+        ),
+        CloseReason::Timeout => (
+            format!("Timeout, client not responding from {who}{place}{suffix}"),
+            "client-timeout",
+        ),
+        CloseReason::HelperGone => (
+            format!("Connection with {who}{place} ended: its helper is gone{suffix}"),
+            "helper-gone",
+        ),
+        CloseReason::Fault => (
+            format!("Connection with {who}{place} ended by a fault of the server{suffix}"),
+            "fault",
+        ),
         CloseReason::Ended => (format!("Disconnected from {who}{place}{suffix}"), "ended"),
     }
 }

@@ -51,7 +51,6 @@ use std::time::Instant;
 
 use crate::config::{Config, Loaded};
 use crate::host_keys::HostKey;
-use crate::memexec::OwnImage;
 use crate::notify::Notifier;
 
 use connection::{Connection, Generation};
@@ -88,13 +87,7 @@ pub struct Start {
 
 /// Serves until SIGTERM. The exit code is that of the process.
 pub fn serve(start: Start) -> ExitCode {
-    serve_with(start, None)
-}
-
-/// [`serve`] with another executable than our own file in the role of `net`: how tests play a
-/// compromised one. The command line has no way here.
-pub fn serve_with(start: Start, net_image: Option<OwnImage>) -> ExitCode {
-    match Monitor::start(start, net_image) {
+    match Monitor::start(start) {
         Ok(mut monitor) => monitor.run(),
         Err(error) => {
             ::log::error!("{error}");

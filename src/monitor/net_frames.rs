@@ -20,13 +20,19 @@ impl Monitor {
     /// Frames of a `net`, a bounded number at once.
     pub(super) fn net_ready(&mut self, id: NetId) {
         for _ in 0..FRAMES_PER_TURN {
-            let Some(received) = self.nets.receive(id) else { return };
+            let Some(received) = self.nets.receive(id) else {
+                return;
+            };
             self.net_frame(id, received);
         }
     }
 
     fn net_frame(&mut self, id: NetId, received: Received) {
-        let Received { connection: number, content, descriptors } = received;
+        let Received {
+            connection: number,
+            content,
+            descriptors,
+        } = received;
         let frame = match NetToMonitor::from_wire(&content) {
             Ok(frame) => frame,
             Err(error) => return self.nets.doom(id, error.to_string()),
@@ -40,7 +46,8 @@ impl Monitor {
             _ if !greeted => self.nets.doom(id, "it did not say hello first"),
             NetToMonitor::Accept if number != 0 => self.accept_frame(id, number, descriptors),
             frame if !descriptors.is_empty() => {
-                self.nets.doom(id, format!("it sent descriptors with {}", frame.kind().1));
+                self.nets
+                    .doom(id, format!("it sent descriptors with {}", frame.kind().1));
             }
             NetToMonitor::AcceptPaused { errno } if number == 0 => self.accept_paused(id, errno),
             NetToMonitor::Log { level, message } if number == 0 => {
@@ -56,25 +63,37 @@ impl Monitor {
         if build_id != crate::BUILD_ID {
             return self.nets.doom(id, "it is of another build");
         }
-        let Some(net) = self.nets.get_mut(id) else { return };
+        let Some(net) = self.nets.get_mut(id) else {
+            return;
+        };
         net.greeted = true;
         self.timers.cancel(net.hello.take());
         let strangers = net.role == Role::Strangers;
         let level = level_number(self.generation.options.log_level);
-        self.nets.send(&self.poller, id, 0, &ToNet::SetLogLevel { level }, &[]);
+        self.nets
+            .send(&self.poller, id, 0, &ToNet::SetLogLevel { level }, &[]);
         if strangers && !self.announced {
             self.announced = true;
             if !missing.is_empty() {
-                let parts: Vec<_> =
-                    missing.iter().take(16).map(|part| super::log::peer_text(part)).collect();
-                log::warn!("this kernel does not have all of the confinement: no {}", parts.join(", "));
+                let parts: Vec<_> = missing
+                    .iter()
+                    .take(16)
+                    .map(|part| super::log::peer_text(part))
+                    .collect();
+                log::warn!(
+                    "this kernel does not have all of the confinement: no {}",
+                    parts.join(", ")
+                );
             }
             self.notifier.ready();
         }
     }
 
     fn accept_frame(&mut self, id: NetId, number: u32, descriptors: Vec<OwnedFd>) {
-        let known = self.nets.get(id).and_then(|net| net.connections.get(&number).copied());
+        let known = self
+            .nets
+            .get(id)
+            .and_then(|net| net.connections.get(&number).copied());
         match known {
             Some(key) => self.attack(key, "Accept for a connection that it has"),
             None => self.accept(id, number, descriptors),
@@ -86,17 +105,23 @@ impl Monitor {
         let Some(key) = net.connections.get(&number).copied() else {
             // Frames cross our own end of a connection on the way; other numbers never existed.
             if number == 0 || number > net.highest {
-                self.nets.doom(id, format!("it sent {} for no connection", frame.kind().1));
+                self.nets
+                    .doom(id, format!("it sent {} for no connection", frame.kind().1));
             }
             return;
         };
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         match connection.permit.judge(frame.kind().0, Instant::now()) {
             Verdict::Permitted => self.permitted(id, key, frame),
             Verdict::Dropped => {}
             Verdict::Attack => {
                 let stage = super::log::stage_name(connection.permit.stage());
-                self.attack(key, &format!("{} {stage}, or too many of them", frame.kind().1));
+                self.attack(
+                    key,
+                    &format!("{} {stage}, or too many of them", frame.kind().1),
+                );
             }
         }
     }
@@ -107,7 +132,11 @@ impl Monitor {
             NetToMonitor::Sign { exchange } => self.sign(key, &exchange),
             NetToMonitor::Auth { request } => self.authenticate(key, request),
             NetToMonitor::Frozen { state } => self.frozen(key, state),
-            NetToMonitor::Closed { reason, detail, bytes } => {
+            NetToMonitor::Closed {
+                reason,
+                detail,
+                bytes,
+            } => {
                 self.closed(key, reason, &detail, bytes);
             }
             NetToMonitor::Log { level, message } => {
@@ -128,22 +157,30 @@ impl Monitor {
             && connection.permit.stage() == Stage::Accepted
         {
             version.truncate(crate::limits::PEER_TEXT_MAX_BYTES);
-            log::debug!("{} is {}", connection.place(), super::log::peer_text(&version));
+            log::debug!(
+                "{} is {}",
+                connection.place(),
+                super::log::peer_text(&version)
+            );
             connection.client_version = version;
         }
     }
 
     fn may_log(&mut self, id: NetId) -> bool {
-        self.nets.get_mut(id).is_some_and(|net| net.logs.take(Instant::now()))
+        self.nets
+            .get_mut(id)
+            .is_some_and(|net| net.logs.take(Instant::now()))
     }
 
     fn accept_paused(&mut self, id: NetId, errno: i32) {
         let error = std::io::Error::from_raw_os_error(errno);
         log::warn!("no connections are accepted for a moment: {error}");
-        self.timers.after(Duration::from_millis(ACCEPT_PAUSE_MS), Deadline::Resume(id));
+        self.timers
+            .after(Duration::from_millis(ACCEPT_PAUSE_MS), Deadline::Resume(id));
     }
 
     pub(super) fn resume_accepting(&mut self, id: NetId) {
-        self.nets.send(&self.poller, id, 0, &ToNet::ResumeAccepting, &[]);
+        self.nets
+            .send(&self.poller, id, 0, &ToNet::ResumeAccepting, &[]);
     }
 }

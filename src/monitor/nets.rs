@@ -76,7 +76,9 @@ impl Nets {
     }
 
     pub(super) fn by_pid(&self, pid: Pid) -> Option<NetId> {
-        self.iter().find(|(_, net)| net.pid == pid).map(|(id, _)| id)
+        self.iter()
+            .find(|(_, net)| net.pid == pid)
+            .map(|(id, _)| id)
     }
 
     /// Ends a `net` at the end of the turn.
@@ -97,9 +99,13 @@ impl Nets {
         frame: &ToNet,
         descriptors: &[BorrowedFd<'_>],
     ) {
-        let Some(net) = self.all.get_mut(&id) else { return };
+        let Some(net) = self.all.get_mut(&id) else {
+            return;
+        };
         let was_empty = net.outbox.is_empty();
-        let sent = net.outbox.send(&net.link, number, frame.to_wire(), descriptors);
+        let sent = net
+            .outbox
+            .send(&net.link, number, frame.to_wire(), descriptors);
         if let Err(error) = sent {
             self.doom(id, error.to_string());
         } else if was_empty && !net.outbox.is_empty() {
@@ -109,7 +115,9 @@ impl Nets {
 
     /// The link has room again.
     pub(super) fn flush(&mut self, poller: &Poller, id: NetId) {
-        let Some(net) = self.all.get_mut(&id) else { return };
+        let Some(net) = self.all.get_mut(&id) else {
+            return;
+        };
         let flushed = net.outbox.flush(&net.link);
         if net.outbox.is_empty() {
             let _ = poller.want_room(&net.link, Source::Net(id), false);
@@ -152,14 +160,16 @@ impl Nets {
 
     /// Whether a login of `uid` may find a `net` at once.
     pub(super) fn has_user(&self, uid: u32) -> bool {
-        self.iter().any(|(_, net)| {
-            matches!(net.role, Role::User { uid: of, .. } if of == uid && !net.retired)
-        })
+        self.iter().any(
+            |(_, net)| matches!(net.role, Role::User { uid: of, .. } if of == uid && !net.retired),
+        )
     }
 
     /// How many wait for a first login.
     pub(super) fn expected(&self) -> usize {
-        self.iter().filter(|(_, net)| matches!(net.role, Role::User { rights: None, .. })).count()
+        self.iter()
+            .filter(|(_, net)| matches!(net.role, Role::User { rights: None, .. }))
+            .count()
     }
 
     /// Starts strangers' `net` with the listeners.
@@ -171,7 +181,15 @@ impl Nets {
         listeners: &[Listener],
     ) -> std::io::Result<NetId> {
         let listening: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        self.start(host, poller, Role::Strangers, c"agent: net", "strangers", ids, &listening)
+        self.start(
+            host,
+            poller,
+            Role::Strangers,
+            c"agent: net",
+            "strangers",
+            ids,
+            &listening,
+        )
     }
 
     /// Starts a `net` for a user.
@@ -184,10 +202,21 @@ impl Nets {
     ) -> std::io::Result<NetId> {
         let title = CString::new([b"agent: net [", name, b"]"].concat())?;
         let role = Role::User { uid, rights: None };
-        self.start(host, poller, role, &title, "users", host.users_net_ids(), &[])
+        self.start(
+            host,
+            poller,
+            role,
+            &title,
+            "users",
+            host.users_net_ids(),
+            &[],
+        )
     }
 
-    #[expect(clippy::too_many_arguments, reason = "both kinds of net differ in nothing else")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "both kinds of net differ in nothing else"
+    )]
     fn start(
         &mut self,
         host: &Host,
@@ -198,8 +227,12 @@ impl Nets {
         ids: Option<Ids>,
         listeners: &[BorrowedFd<'_>],
     ) -> std::io::Result<NetId> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         let mut environment = vec![
             format!("AGENT_NET={kind}"),
             format!("AGENT_LISTENERS={}", listeners.len()),
@@ -207,17 +240,20 @@ impl Nets {
         if let Some(Ids { uid, gid }) = ids {
             environment.extend([format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]);
         }
-        let environment: Vec<CString> =
-            environment.into_iter().map(CString::new).collect::<Result<_, _>>()?;
-        let descriptors: Vec<_> =
-            std::iter::once(theirs.as_fd()).chain(listeners.iter().copied()).collect();
+        let environment: Vec<CString> = environment
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<_, _>>()?;
+        let descriptors: Vec<_> = std::iter::once(theirs.as_fd())
+            .chain(listeners.iter().copied())
+            .collect();
         let launched = launch(&Launch {
             environment: &environment,
             descriptors: &descriptors,
             // Away from the terminal: Ctrl-C is for the monitor, which knows what to do.
             new_session: true,
             oom_score_adj: host.oom_score_adj,
-            ..Launch::new(host.net_image.as_fd(), &[title])
+            ..Launch::new(host.own.as_fd(), &[title])
         })?;
         let id = NetId(self.counter.next());
         poller.add(&ours, Source::Net(id))?;
@@ -248,7 +284,9 @@ pub(super) fn restart_delay(failures: u32) -> Duration {
     if failures == 0 {
         return Duration::ZERO;
     }
-    let delay_ms = 25_u64.checked_shl(failures - 1).unwrap_or(RESTART_DELAY_MAX_MS);
+    let delay_ms = 25_u64
+        .checked_shl(failures - 1)
+        .unwrap_or(RESTART_DELAY_MAX_MS);
     Duration::from_millis(delay_ms.min(RESTART_DELAY_MAX_MS))
 }
 

@@ -42,7 +42,8 @@ impl Outbox {
                 return Ok(());
             }
         }
-        if self.waiting.len() >= OUTBOX_FRAMES_MAX || self.bytes + content.len() > OUTBOX_MAX_BYTES {
+        if self.waiting.len() >= OUTBOX_FRAMES_MAX || self.bytes + content.len() > OUTBOX_MAX_BYTES
+        {
             return Err(LinkError::Protocol("it does not take its frames"));
         }
         let descriptors = match offset {
@@ -54,7 +55,12 @@ impl Outbox {
             _ => Vec::new(),
         };
         self.bytes += content.len();
-        self.waiting.push_back(Frame { number, content, offset, descriptors });
+        self.waiting.push_back(Frame {
+            number,
+            content,
+            offset,
+            descriptors,
+        });
         Ok(())
     }
 
@@ -62,7 +68,13 @@ impl Outbox {
     pub(super) fn flush(&mut self, link: &Link) -> Result<(), LinkError> {
         while let Some(frame) = self.waiting.front_mut() {
             let descriptors: Vec<_> = frame.descriptors.iter().map(AsFd::as_fd).collect();
-            frame.offset = push(link, frame.number, &frame.content, frame.offset, &descriptors)?;
+            frame.offset = push(
+                link,
+                frame.number,
+                &frame.content,
+                frame.offset,
+                &descriptors,
+            )?;
             if frame.offset < frame.content.len().max(1) {
                 return Ok(());
             }
@@ -126,7 +138,12 @@ mod tests {
                 Some(received) => {
                     assert_eq!(received.connection, next);
                     assert_eq!(received.content.len(), 100_000);
-                    assert!(received.content.iter().all(|byte| u32::from(*byte) == next % 256));
+                    assert!(
+                        received
+                            .content
+                            .iter()
+                            .all(|byte| u32::from(*byte) == next % 256)
+                    );
                     assert_eq!(received.descriptors.len(), 1);
                     next += 1;
                 }

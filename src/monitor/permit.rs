@@ -59,12 +59,35 @@ const TABLE: [(u8, [Allowance; STAGES]); 10] = [
     (2, [Never, Never, Never, Never, Never, Never]),
     // Cookie: the first exchange has its cookie from `Accepted`.
     (3, [Never, Exchanges, Exchanges, Never, Exchanges, Ignored]),
-    (4, [AtMost(1), Exchanges, Exchanges, Never, Exchanges, Ignored]),
+    (
+        4,
+        [AtMost(1), Exchanges, Exchanges, Never, Exchanges, Ignored],
+    ),
     // Auth: before the exchange there is no session id to sign.
-    (5, [Never, AtMost(1), AtMost(AUTH_REQUESTS_MAX), Never, Never, Ignored]),
+    (
+        5,
+        [
+            Never,
+            AtMost(1),
+            AtMost(AUTH_REQUESTS_MAX),
+            Never,
+            Never,
+            Ignored,
+        ],
+    ),
     (6, [Never, Never, Never, AtMost(1), Never, Ignored]),
     // Closed ends every stage, so it cannot come twice.
-    (7, [AtMost(1), AtMost(1), AtMost(1), AtMost(1), AtMost(1), AtMost(1)]),
+    (
+        7,
+        [
+            AtMost(1),
+            AtMost(1),
+            AtMost(1),
+            AtMost(1),
+            AtMost(1),
+            AtMost(1),
+        ],
+    ),
     // Log: bounded by the rate of its process.
     (8, [Always, Always, Always, Always, Always, Ignored]),
     // AcceptPaused: about the process.
@@ -143,7 +166,9 @@ mod tests {
     #[test]
     fn each_stage_permits_exactly_what_its_protocol_needs() {
         let permitted = |stage| {
-            (0..=u8::MAX).filter(|tag| first(*tag, stage) == Verdict::Permitted).collect::<Vec<_>>()
+            (0..=u8::MAX)
+                .filter(|tag| first(*tag, stage) == Verdict::Permitted)
+                .collect::<Vec<_>>()
         };
         assert_eq!(permitted(Stage::Accepted), [4, 7, 8, 10]);
         assert_eq!(permitted(Stage::Exchanged), [3, 4, 5, 7, 8]);
@@ -171,9 +196,12 @@ mod tests {
     #[test]
     fn what_is_permitted_once_is_not_permitted_twice() {
         let now = Instant::now();
-        for (stage, tag) in
-            [(Stage::Accepted, 4), (Stage::Accepted, 10), (Stage::Exchanged, 5), (Stage::HandingOver, 6)]
-        {
+        for (stage, tag) in [
+            (Stage::Accepted, 4),
+            (Stage::Accepted, 10),
+            (Stage::Exchanged, 5),
+            (Stage::HandingOver, 6),
+        ] {
             let mut permit = Permit::new(now);
             permit.enter(stage);
             assert_eq!(permit.judge(tag, now), Verdict::Permitted);
@@ -186,10 +214,14 @@ mod tests {
         let now = Instant::now();
         let mut permit = Permit::new(now);
         permit.enter(Stage::Authenticating);
-        let auths = (0..10_000).filter(|_| permit.judge(5, now) == Verdict::Permitted).count();
+        let auths = (0..10_000)
+            .filter(|_| permit.judge(5, now) == Verdict::Permitted)
+            .count();
         assert_eq!(u32::try_from(auths), Ok(AUTH_REQUESTS_MAX));
         permit.enter(Stage::Live);
-        let signs = (0..10_000).filter(|_| permit.judge(4, now) == Verdict::Permitted).count();
+        let signs = (0..10_000)
+            .filter(|_| permit.judge(4, now) == Verdict::Permitted)
+            .count();
         assert_eq!(u32::try_from(signs), Ok(SIGNATURES_BURST));
     }
 

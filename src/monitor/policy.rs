@@ -43,11 +43,18 @@ pub(super) fn build(
     let options = &attempt.options;
     let rights = Rights::of(&attempt.accepted)?;
     let last_login = if options.print_last_log && host.as_root {
-        records.last_login(account.uid).map(|last| last_login_line(&last).into())
+        records
+            .last_login(account.uid)
+            .map(|last| last_login_line(&last).into())
     } else {
         None
     };
-    let title = [account.name.as_slice(), b"@", ends.peer.ip().to_string().as_bytes()].concat();
+    let title = [
+        account.name.as_slice(),
+        b"@",
+        ends.peer.ip().to_string().as_bytes(),
+    ]
+    .concat();
     let user_environment = environment_patterns(&options.permit_user_environment);
     Ok(Policy {
         identity: account.identity(attempt.groups.clone()),
@@ -58,10 +65,18 @@ pub(super) fn build(
         key_environment: rights
             .environment
             .iter()
-            .filter(|(name, _)| user_environment.iter().any(|pattern| matches_one(name, pattern)))
+            .filter(|(name, _)| {
+                user_environment
+                    .iter()
+                    .any(|pattern| matches_one(name, pattern))
+            })
             .map(|(name, value)| (name.clone().into(), value.clone().into()))
             .collect(),
-        accept_env: options.accept_env.iter().map(|pattern| pattern.clone().into()).collect(),
+        accept_env: options
+            .accept_env
+            .iter()
+            .map(|pattern| pattern.clone().into())
+            .collect(),
         user_environment,
         forced_command: forced_command(options, rights.command),
         permit_pty: options.permit_tty && rights.permit_pty,
@@ -76,7 +91,9 @@ pub(super) fn build(
             .collect(),
         max_sessions: options.max_sessions,
         nofile: host.nofile,
-        oom_score_adj: host.oom_score_adj.map(|score| score.to_string().as_str().into()),
+        oom_score_adj: host
+            .oom_score_adj
+            .map(|score| score.to_string().as_str().into()),
         monitor_opens_terminals: host.as_root,
         chroot: options
             .chroot_directory
@@ -128,7 +145,12 @@ impl Rights {
 
 /// ForceCommand of the configuration wins over the key's (sshd_config(5)).
 fn forced_command(options: &Options, of_key: Option<Vec<u8>>) -> Option<Bytes> {
-    options.force_command.clone().filter(|command| command != b"none").or(of_key).map(Bytes::from)
+    options
+        .force_command
+        .clone()
+        .filter(|command| command != b"none")
+        .or(of_key)
+        .map(Bytes::from)
 }
 
 fn environment(host: &Host, account: &Account, ends: Ends) -> Vec<(Bytes, Bytes)> {
@@ -147,7 +169,13 @@ fn environment(host: &Host, account: &Account, ends: Ends) -> Vec<(Bytes, Bytes)
         variables.push(("TZ".into(), zone.clone().into()));
     }
     let client = format!("{} {} {}", peer.ip(), peer.port(), local.port());
-    let both = format!("{} {} {} {}", peer.ip(), peer.port(), local.ip(), local.port());
+    let both = format!(
+        "{} {} {} {}",
+        peer.ip(),
+        peer.port(),
+        local.ip(),
+        local.port()
+    );
     variables.push(("SSH_CLIENT".into(), client.as_str().into()));
     variables.push(("SSH_CONNECTION".into(), both.as_str().into()));
     variables
@@ -157,14 +185,18 @@ fn environment_patterns(permit: &PermitUserEnvironment) -> Vec<Bytes> {
     match permit {
         PermitUserEnvironment::No => Vec::new(),
         PermitUserEnvironment::Yes => vec!["*".into()],
-        PermitUserEnvironment::Patterns(patterns) => {
-            patterns.iter().map(|pattern| pattern.clone().into()).collect()
-        }
+        PermitUserEnvironment::Patterns(patterns) => patterns
+            .iter()
+            .map(|pattern| pattern.clone().into())
+            .collect(),
     }
 }
 
 fn pairs(variables: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Bytes, Bytes)> {
-    variables.iter().map(|(name, value)| (name.clone().into(), value.clone().into())).collect()
+    variables
+        .iter()
+        .map(|(name, value)| (name.clone().into(), value.clone().into()))
+        .collect()
 }
 
 /// /etc/nologin stops everybody but root; its text says why.
@@ -223,7 +255,11 @@ mod tests {
     use super::*;
 
     fn key(options: KeyOptions) -> AcceptedKey {
-        AcceptedKey { blob: Vec::new(), options, description: String::new() }
+        AcceptedKey {
+            blob: Vec::new(),
+            options,
+            description: String::new(),
+        }
     }
 
     fn open() -> KeyOptions {
@@ -243,8 +279,15 @@ mod tests {
 
     #[test]
     fn several_keys_permit_only_what_all_of_them_do() {
-        let forced = KeyOptions { command: Some(b"id".to_vec()), permit_pty: false, ..open() };
-        let quiet = KeyOptions { permit_user_rc: false, ..open() };
+        let forced = KeyOptions {
+            command: Some(b"id".to_vec()),
+            permit_pty: false,
+            ..open()
+        };
+        let quiet = KeyOptions {
+            permit_user_rc: false,
+            ..open()
+        };
         let rights = Rights::of(&[key(forced), key(quiet)]).unwrap();
         assert_eq!(rights.command.unwrap(), b"id");
         assert!(!rights.permit_pty && !rights.permit_user_rc);
@@ -252,19 +295,36 @@ mod tests {
 
     #[test]
     fn keys_that_force_different_commands_permit_nothing() {
-        let with = |command: &[u8]| key(KeyOptions { command: Some(command.to_vec()), ..open() });
+        let with = |command: &[u8]| {
+            key(KeyOptions {
+                command: Some(command.to_vec()),
+                ..open()
+            })
+        };
         assert!(Rights::of(&[with(b"id"), with(b"id")]).is_ok());
         assert!(Rights::of(&[with(b"id"), with(b"ls")]).is_err());
     }
 
     #[test]
     fn logins_with_the_same_rights_share_a_digest() {
-        let policy = Policy { permit_pty: true, ..Policy::default() };
-        let again = Policy { title: "alice@192.0.2.1".into(), ..policy.clone() };
-        let other = Policy { permit_pty: false, ..policy.clone() };
+        let policy = Policy {
+            permit_pty: true,
+            ..Policy::default()
+        };
+        let again = Policy {
+            title: "alice@192.0.2.1".into(),
+            ..policy.clone()
+        };
+        let other = Policy {
+            permit_pty: false,
+            ..policy.clone()
+        };
         assert_eq!(rights_digest(&policy), rights_digest(&again));
         assert_ne!(rights_digest(&policy), rights_digest(&other));
-        let forced = Policy { forced_command: Some("id".into()), ..policy.clone() };
+        let forced = Policy {
+            forced_command: Some("id".into()),
+            ..policy.clone()
+        };
         assert_ne!(rights_digest(&policy), rights_digest(&forced));
     }
 

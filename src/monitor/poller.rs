@@ -67,7 +67,9 @@ pub(super) struct Poller {
 
 impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Poller").field("epoll", &self.epoll).finish_non_exhaustive()
+        f.debug_struct("Poller")
+            .field("epoll", &self.epoll)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,7 +79,10 @@ const EVENTS_PER_TURN: usize = 64;
 impl Poller {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_PER_TURN) })
+        Ok(Self {
+            epoll,
+            events: Vec::with_capacity(EVENTS_PER_TURN),
+        })
     }
 
     /// Waits for input of `descriptor`.
@@ -87,7 +92,12 @@ impl Poller {
     }
 
     /// Waits for room to write too, or no more.
-    pub(super) fn want_room(&self, descriptor: impl AsFd, source: Source, want: bool) -> io::Result<()> {
+    pub(super) fn want_room(
+        &self,
+        descriptor: impl AsFd,
+        source: Source,
+        want: bool,
+    ) -> io::Result<()> {
         let data = epoll::EventData::new_u64(source.encode());
         let flags = if want {
             epoll::EventFlags::IN | epoll::EventFlags::OUT

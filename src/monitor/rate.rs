@@ -13,13 +13,18 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        Self { millitokens: u64::from(burst) * 1000, burst, per_second, since: now }
+        Self {
+            millitokens: u64::from(burst) * 1000,
+            burst,
+            per_second,
+            since: now,
+        }
     }
 
     /// Takes one token, if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let passed_ms =
-            u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        let passed_ms = u64::try_from(now.saturating_duration_since(self.since).as_millis())
+            .unwrap_or(u64::MAX);
         if passed_ms > 0 {
             let gained = passed_ms.saturating_mul(u64::from(self.per_second));
             let full = u64::from(self.burst) * 1000;

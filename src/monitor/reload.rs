@@ -31,8 +31,12 @@ impl Monitor {
 
     /// All that can fail, before anything changes.
     fn read_again(&self) -> Result<(Generation, Vec<NewListener>), Vec<String>> {
-        let loaded = Config::load(self.config_path.as_deref(), &self.overrides, self.host.as_root)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let loaded = Config::load(
+            self.config_path.as_deref(),
+            &self.overrides,
+            self.host.as_root,
+        )
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -55,19 +59,30 @@ impl Monitor {
         let mut errors = Vec::new();
         let mut listeners = Vec::new();
         for address in &options.listen {
-            let kept = self.listeners.iter().position(|listener| listener.address == *address);
-            match kept.map_or_else(|| Listener::open(*address).map(NewListener::New), |index| {
-                Ok(NewListener::Kept(index))
-            }) {
+            let kept = self
+                .listeners
+                .iter()
+                .position(|listener| listener.address == *address);
+            match kept.map_or_else(
+                || Listener::open(*address).map(NewListener::New),
+                |index| Ok(NewListener::Kept(index)),
+            ) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(listeners) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(listeners)
+        } else {
+            Err(errors)
+        }
     }
 
     fn replace(&mut self, generation: Generation, listeners: Vec<NewListener>) {
-        let mut old: Vec<_> = std::mem::take(&mut self.listeners).into_iter().map(Some).collect();
+        let mut old: Vec<_> = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .map(Some)
+            .collect();
         self.listeners = listeners
             .into_iter()
             .filter_map(|listener| match listener {
@@ -78,10 +93,18 @@ impl Monitor {
         logging::set_level(generation.options.log_level);
         let level = level_number(generation.options.log_level);
         self.generation = Rc::new(generation);
-        let old_nets: Vec<_> = self.nets.iter().map(|(id, net)| (id, net.role == Role::Strangers)).collect();
+        let old_nets: Vec<_> = self
+            .nets
+            .iter()
+            .map(|(id, net)| (id, net.role == Role::Strangers))
+            .collect();
         self.start_strangers();
         for (id, strangers) in old_nets {
-            let frame = if strangers { ToNet::StopAccepting } else { ToNet::SetLogLevel { level } };
+            let frame = if strangers {
+                ToNet::StopAccepting
+            } else {
+                ToNet::SetLogLevel { level }
+            };
             self.nets.send(&self.poller, id, 0, &frame, &[]);
             if let (true, Some(net)) = (strangers, self.nets.get_mut(id)) {
                 net.retired = true;

@@ -23,7 +23,10 @@ impl Mark {
     pub(super) fn leave(data_dir: &Path, as_root: bool) -> Option<Self> {
         let made = make_directory(data_dir, as_root).and_then(|()| Self::make(data_dir));
         made.inspect_err(|error| {
-            log::warn!("{}: {error}; `agent drain` will not find this server", data_dir.display());
+            log::warn!(
+                "{}: {error}; `agent drain` will not find this server",
+                data_dir.display()
+            );
         })
         .ok()
     }
@@ -31,9 +34,17 @@ impl Mark {
     fn make(data_dir: &Path) -> std::io::Result<Self> {
         let path = data_dir.join(format!("monitor.{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .read(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { path, _locked: file })
+        Ok(Self {
+            path,
+            _locked: file,
+        })
     }
 
     /// Another process took over: the file is not ours any more.
@@ -51,7 +62,9 @@ impl Drop for Mark {
 /// Makes DataDir; an existing one must belong to us or root and be closed to others.
 fn make_directory(path: &Path, as_root: bool) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(if as_root { 0o755 } else { 0o700 });
+    builder
+        .recursive(true)
+        .mode(if as_root { 0o755 } else { 0o700 });
     builder.create(path)?;
     let own = rustix::process::geteuid().as_raw();
     for component in path.ancestors() {
@@ -98,7 +111,9 @@ pub(super) fn signal_all(data_dir: &Path) -> std::io::Result<usize> {
 }
 
 fn holder(file: &File) -> Option<Pid> {
-    fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()?.and_then(|lock| lock.pid)
+    fcntl_getlk(file, &Flock::from(FlockType::WriteLock))
+        .ok()?
+        .and_then(|lock| lock.pid)
 }
 
 /// Writes the pid file: a new file, renamed, so that nobody reads half a number.
@@ -113,7 +128,10 @@ pub(super) fn write_pid_file(path: &Path) {
         .and_then(|()| std::fs::rename(&beside, path));
     if let Err(error) = written {
         let _ = std::fs::remove_file(&beside);
-        log::warn!("{}: the pid file could not be written: {error}", path.display());
+        log::warn!(
+            "{}: the pid file could not be written: {error}",
+            path.display()
+        );
     }
 }
 
@@ -141,7 +159,16 @@ mod tests {
         let path = directory.join(format!("monitor.{}", std::process::id()));
         assert!(path.exists());
         // A process does not conflict with itself: nobody else holds the lock.
-        assert_eq!(holder(&OpenOptions::new().write(true).read(true).open(&path).unwrap()), None);
+        assert_eq!(
+            holder(
+                &OpenOptions::new()
+                    .write(true)
+                    .read(true)
+                    .open(&path)
+                    .unwrap()
+            ),
+            None
+        );
         drop(mark);
         assert!(!path.exists());
         std::fs::remove_dir(&directory).unwrap();
@@ -173,7 +200,10 @@ mod tests {
         make_directory(&directory, false).unwrap();
         let path = directory.join("agent.pid");
         write_pid_file(&path);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            format!("{}\n", std::process::id())
+        );
         remove_pid_file(&path);
         assert!(!path.exists());
         std::fs::write(&path, "1\n").unwrap();

@@ -11,7 +11,10 @@ use crate::limits::CHANNELS_PER_CONNECTION_MAX;
 use crate::ssh::Setup;
 
 /// The part of the configuration that a connection's thread works by.
-pub(super) fn connection_options(options: &Options, host_keys: &[Arc<HostKey>]) -> ConnectionOptions {
+pub(super) fn connection_options(
+    options: &Options,
+    host_keys: &[Arc<HostKey>],
+) -> ConnectionOptions {
     ConnectionOptions {
         setup: Setup {
             server_version: version_line(&options.version_addendum).into(),
@@ -52,7 +55,10 @@ fn version_line(addendum: &str) -> Vec<u8> {
         line.push(' ');
         line.push_str(addendum);
     }
-    let mut line: Vec<u8> = line.bytes().filter(|byte| (0x20..0x7f).contains(byte)).collect();
+    let mut line: Vec<u8> = line
+        .bytes()
+        .filter(|byte| (0x20..0x7f).contains(byte))
+        .collect();
     line.truncate(253);
     line
 }
@@ -76,7 +82,13 @@ fn public_keys(wanted: &[String], host_keys: &[Arc<HostKey>]) -> Vec<HostKeyPubl
                 .collect();
             let first = listed.first()?.0;
             let algorithms = listed.into_iter().map(|(_, name)| name.into()).collect();
-            Some((first, HostKeyPublic { blob: public.blob.clone().into(), algorithms }))
+            Some((
+                first,
+                HostKeyPublic {
+                    blob: public.blob.clone().into(),
+                    algorithms,
+                },
+            ))
         })
         .collect();
     keys.sort_by_key(|(first, _)| *first);

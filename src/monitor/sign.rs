@@ -28,18 +28,23 @@ impl Monitor {
             log::error!("the system gives no random bytes");
             return self.cut_off(key);
         };
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         if connection.cookie.is_some() || connection.signing {
             return self.attack(key, "a second request for a cookie");
         }
         connection.cookie = Some(cookie);
         let (net, number) = (connection.net, connection.number);
-        self.nets.send(&self.poller, net, number, &ToNet::Cookie { cookie }, &[]);
+        self.nets
+            .send(&self.poller, net, number, &ToNet::Cookie { cookie }, &[]);
     }
 
     /// Signs an exchange.
     pub(super) fn sign(&mut self, key: ConnectionKey, exchange: &Exchange) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
         let cookie = connection.cookie.take();
         let (host_key, exchange_hash) = match check(connection, cookie, exchange) {
             Ok(checked) => checked,
@@ -47,7 +52,9 @@ impl Monitor {
         };
         if connection.session_id.is_empty() {
             connection.session_id.clone_from(&exchange_hash);
-            connection.host_key.clone_from(&host_key.private.public().blob);
+            connection
+                .host_key
+                .clone_from(&host_key.private.public().blob);
             connection.permit.enter(Stage::Exchanged);
         }
         let algorithm = &exchange.host_key_algorithm;
@@ -64,13 +71,20 @@ impl Monitor {
             }
             return;
         }
-        let signature = host_key.private.sign(algorithm, &exchange_hash, &self.host.random);
-        self.signed(Done { connection: key, signature });
+        let signature = host_key
+            .private
+            .sign(algorithm, &exchange_hash, &self.host.random);
+        self.signed(Done {
+            connection: key,
+            signature,
+        });
     }
 
     /// A signature is made: to the connection, if it is still there.
     pub(super) fn signed(&mut self, done: Done) {
-        let Some(connection) = self.connections.get_mut(&done.connection) else { return };
+        let Some(connection) = self.connections.get_mut(&done.connection) else {
+            return;
+        };
         connection.signing = false;
         let (net, number) = (connection.net, connection.number);
         match done.signature {
@@ -114,15 +128,29 @@ fn check(
         .iter()
         .find(|key| key.private.public().blob == offered.blob.0)
         .ok_or("an exchange with a host key that is not ours")?;
-    let hash = kex.hash().exchange(exchange, &offered.blob, &setup.server_version);
+    let hash = kex
+        .hash()
+        .exchange(exchange, &offered.blob, &setup.server_version);
     Ok((Arc::clone(host_key), hash))
 }
 
 fn check_sizes(exchange: &Exchange) -> Result<(), &'static str> {
     let kexinits = [&exchange.client_kexinit, &exchange.server_kexinit];
-    let values = [&exchange.client_public, &exchange.server_public, &exchange.shared_secret];
+    let values = [
+        &exchange.client_public,
+        &exchange.server_public,
+        &exchange.shared_secret,
+    ];
     let fits = exchange.client_version.len() <= IDENT_BYTES
-        && kexinits.iter().all(|payload| payload.len() <= KEXINIT_MAX_BYTES)
-        && values.iter().all(|value| value.len() <= KEX_VALUE_MAX_BYTES);
-    if fits { Ok(()) } else { Err("an exchange with an impossible length") }
+        && kexinits
+            .iter()
+            .all(|payload| payload.len() <= KEXINIT_MAX_BYTES)
+        && values
+            .iter()
+            .all(|value| value.len() <= KEX_VALUE_MAX_BYTES);
+    if fits {
+        Ok(())
+    } else {
+        Err("an exchange with an impossible length")
+    }
 }

@@ -42,7 +42,13 @@ impl Signals {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let new = || Arc::new(AtomicBool::new(false));
-        let signals = Self { wake, stop: new(), reload: new(), drain: new(), child: new() };
+        let signals = Self {
+            wake,
+            stop: new(),
+            reload: new(),
+            drain: new(),
+            child: new(),
+        };
         for (signal, flag) in [
             (SIGTERM, &signals.stop),
             (SIGQUIT, &signals.stop),

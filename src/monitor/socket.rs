@@ -23,27 +23,52 @@ pub(super) struct Client {
 
 impl Client {
     /// Takes a socket that a `net` says it accepted, if it is one of our listeners' and connected.
-    pub(super) fn accepted(socket: OwnedFd, listeners: &[SocketAddr]) -> Result<(Self, Ends), &'static str> {
+    pub(super) fn accepted(
+        socket: OwnedFd,
+        listeners: &[SocketAddr],
+    ) -> Result<(Self, Ends), &'static str> {
         let ends = ends(socket.as_fd()).ok_or("a descriptor that is no connected TCP socket")?;
-        if !listeners.iter().any(|listener| listens_for(*listener, ends.local)) {
+        if !listeners
+            .iter()
+            .any(|listener| listens_for(*listener, ends.local))
+        {
             return Err("a socket that none of our listeners accepted");
         }
         let cookie = sockopt::socket_cookie(&socket).map_err(|_| "a socket without an identity")?;
-        Ok((Self { input: socket, output: None, cookie }, ends))
+        Ok((
+            Self {
+                input: socket,
+                output: None,
+                cookie,
+            },
+            ends,
+        ))
     }
 
     /// Takes the descriptors that inetd hands over. Addresses are the socket's, where it is one.
     pub(super) fn inherited(input: OwnedFd, output: OwnedFd) -> (Self, Ends) {
         // As OpenSSH says it where there is no socket: UNKNOWN port 65535.
         let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::MAX);
-        let ends = ends(input.as_fd()).unwrap_or(Ends { peer: unknown, local: unknown });
+        let ends = ends(input.as_fd()).unwrap_or(Ends {
+            peer: unknown,
+            local: unknown,
+        });
         let cookie = sockopt::socket_cookie(&input).unwrap_or(0);
-        (Self { input, output: Some(output), cookie }, ends)
+        (
+            Self {
+                input,
+                output: Some(output),
+                cookie,
+            },
+            ends,
+        )
     }
 
     /// For a frame that hands the connection on.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        std::iter::once(self.input.as_fd()).chain(self.output.as_ref().map(AsFd::as_fd)).collect()
+        std::iter::once(self.input.as_fd())
+            .chain(self.output.as_ref().map(AsFd::as_fd))
+            .collect()
     }
 
     /// Ends the connection for everybody who holds a copy of the socket.
@@ -63,7 +88,10 @@ fn ends(socket: BorrowedFd<'_>) -> Option<Ends> {
     }
     let peer = SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok()?;
     let local = SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
-    Some(Ends { peer: canonical(peer), local: canonical(local) })
+    Some(Ends {
+        peer: canonical(peer),
+        local: canonical(local),
+    })
 }
 
 /// An IPv4 client of a dual-stack listener is an IPv4 client.
@@ -127,7 +155,13 @@ mod tests {
         let any = "0.0.0.0:22".parse().unwrap();
         assert!(listens_for(any, "192.0.2.1:22".parse().unwrap()));
         assert!(!listens_for(any, "192.0.2.1:23".parse().unwrap()));
-        assert!(listens_for("[::]:22".parse().unwrap(), "192.0.2.1:22".parse().unwrap()));
-        assert!(!listens_for("192.0.2.2:22".parse().unwrap(), "192.0.2.1:22".parse().unwrap()));
+        assert!(listens_for(
+            "[::]:22".parse().unwrap(),
+            "192.0.2.1:22".parse().unwrap()
+        ));
+        assert!(!listens_for(
+            "192.0.2.2:22".parse().unwrap(),
+            "192.0.2.1:22".parse().unwrap()
+        ));
     }
 }

@@ -20,7 +20,6 @@ use super::worker::Worker;
 use super::{Monitor, Start};
 use crate::config::Options;
 use crate::limits::{HELLO_TIME_MS, RESTART_GOOD_MS};
-use crate::memexec::OwnImage;
 use crate::notify::{self, Notifier};
 
 impl Monitor {
@@ -29,8 +28,15 @@ impl Monitor {
     /// # Errors
     ///
     /// A whole sentence about what is missing; nothing serves then.
-    pub(super) fn start(start: Start, net_image: Option<OwnImage>) -> Result<Self, String> {
-        let Start { loaded, host_keys, config_path, overrides, inetd, as_root } = start;
+    pub(super) fn start(start: Start) -> Result<Self, String> {
+        let Start {
+            loaded,
+            host_keys,
+            config_path,
+            overrides,
+            inetd,
+            as_root,
+        } = start;
         let passed = notify::take_listen_descriptors();
         let options = loaded.config.global();
         let mut listeners = Vec::new();
@@ -52,7 +58,7 @@ impl Monitor {
         poller
             .add(&signals, Source::Signals)
             .map_err(|error| text("signals cannot be waited for")(error.into()))?;
-        let host = Host::new(&options, as_root, net_image).map_err(|error| error.to_string())?;
+        let host = Host::new(&options, as_root).map_err(|error| error.to_string())?;
         let worker = Worker::new().map_err(|error| text("no worker")(error.into()))?;
         poller
             .add(&worker, Source::Worker)
@@ -88,7 +94,9 @@ impl Monitor {
             inetd: inetd_pair.is_some(),
             stopping: false,
         };
-        let net = monitor.start_strangers().ok_or("no net process could be started")?;
+        let net = monitor
+            .start_strangers()
+            .ok_or("no net process could be started")?;
         super::title::set("agent: monitor");
         match inetd_pair {
             Some((input, output)) => {
@@ -114,14 +122,21 @@ impl Monitor {
     pub(super) fn log_listeners(&self) {
         for listener in &self.listeners {
             let address = listener.address;
-            log::info!("Server listening on {} port {}.", address.ip(), address.port());
+            log::info!(
+                "Server listening on {} port {}.",
+                address.ip(),
+                address.port()
+            );
         }
     }
 
     /// Starts a `net` for strangers.
     pub(super) fn start_strangers(&mut self) -> Option<NetId> {
         let ids = self.host.net_ids(&self.generation.options);
-        match self.nets.start_strangers(&self.host, &self.poller, ids, &self.listeners) {
+        match self
+            .nets
+            .start_strangers(&self.host, &self.poller, ids, &self.listeners)
+        {
             Ok(id) => {
                 self.watch_hello(id);
                 Some(id)
@@ -135,7 +150,9 @@ impl Monitor {
     }
 
     pub(super) fn watch_hello(&mut self, id: NetId) {
-        let timer = self.timers.after(Duration::from_millis(HELLO_TIME_MS), Deadline::NetHello(id));
+        let timer = self
+            .timers
+            .after(Duration::from_millis(HELLO_TIME_MS), Deadline::NetHello(id));
         if let Some(net) = self.nets.get_mut(id) {
             net.hello = Some(timer);
         }
@@ -175,14 +192,22 @@ impl Monitor {
 }
 
 /// The descriptors of the one connection, with --inetd or from a service manager's Accept=yes.
-fn inetd_pair(inetd: bool, connected: Option<OwnedFd>) -> Result<Option<(OwnedFd, OwnedFd)>, String> {
+fn inetd_pair(
+    inetd: bool,
+    connected: Option<OwnedFd>,
+) -> Result<Option<(OwnedFd, OwnedFd)>, String> {
     let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
-        descriptor.try_clone_to_owned().map_err(|error| format!("no connection to serve: {error}"))
+        descriptor
+            .try_clone_to_owned()
+            .map_err(|error| format!("no connection to serve: {error}"))
     };
     match connected {
         Some(socket) => Ok(Some((copy(socket.as_fd())?, socket))),
         None if inetd => {
-            let pair = (copy(std::io::stdin().as_fd())?, copy(std::io::stdout().as_fd())?);
+            let pair = (
+                copy(std::io::stdin().as_fd())?,
+                copy(std::io::stdout().as_fd())?,
+            );
             // The originals would keep the connection open after its end.
             let null = rustix::fs::open(
                 "/dev/null",

@@ -37,7 +37,12 @@ pub(super) struct Slot(IpAddr);
 
 impl Startups {
     /// Takes a slot for `address`; `dice` is a random number.
-    pub(super) fn take(&mut self, address: IpAddr, bounds: &Bounds, dice: u32) -> Result<Slot, Drop> {
+    pub(super) fn take(
+        &mut self,
+        address: IpAddr,
+        bounds: &Bounds,
+        dice: u32,
+    ) -> Result<Slot, Drop> {
         let source = masked(address, bounds.block);
         if dice % 100 < drop_percent(self.total, bounds.max) {
             return Err(Drop::MaxStartups);
@@ -76,11 +81,15 @@ fn drop_percent(total: u32, (begin, rate, full): (u32, u32, u32)) -> u32 {
 fn masked(address: IpAddr, (v4_bits, v6_bits): (u8, u8)) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4_bits.min(32))).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32 - u32::from(v4_bits.min(32)))
+                .unwrap_or(0);
             Ipv4Addr::from(u32::from(ip) & mask).into()
         }
         IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(v6_bits.min(128))).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128 - u32::from(v6_bits.min(128)))
+                .unwrap_or(0);
             Ipv6Addr::from(u128::from(ip) & mask).into()
         }
     }
@@ -91,7 +100,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const DEFAULT: Bounds = Bounds { max: (10, 30, 100), per_source: u32::MAX, block: (32, 128) };
+    const DEFAULT: Bounds = Bounds {
+        max: (10, 30, 100),
+        per_source: u32::MAX,
+        block: (32, 128),
+    };
 
     #[test]
     fn probability_rises_as_openssh_says() {
@@ -111,7 +124,10 @@ mod tests {
     fn a_slot_that_is_given_back_is_free_again() {
         let mut startups = Startups::default();
         let address = "192.0.2.1".parse().unwrap();
-        let bounds = Bounds { max: (2, 100, 2), ..DEFAULT };
+        let bounds = Bounds {
+            max: (2, 100, 2),
+            ..DEFAULT
+        };
         let slot = startups.take(address, &bounds, 0).unwrap();
         startups.take(address, &bounds, 0).unwrap();
         assert_eq!(startups.take(address, &bounds, 99), Err(Drop::MaxStartups));
@@ -122,13 +138,28 @@ mod tests {
     #[test]
     fn sources_are_counted_by_block_and_forgotten() {
         let mut startups = Startups::default();
-        let bounds = Bounds { per_source: 1, block: (24, 64), ..DEFAULT };
-        let slot = startups.take("192.0.2.1".parse().unwrap(), &bounds, 0).unwrap();
+        let bounds = Bounds {
+            per_source: 1,
+            block: (24, 64),
+            ..DEFAULT
+        };
+        let slot = startups
+            .take("192.0.2.1".parse().unwrap(), &bounds, 0)
+            .unwrap();
         let neighbour = "192.0.2.200".parse().unwrap();
         assert_eq!(startups.take(neighbour, &bounds, 0), Err(Drop::PerSource));
-        assert!(startups.take("192.0.3.1".parse().unwrap(), &bounds, 0).is_ok());
-        let six = startups.take("2001:db8::1".parse().unwrap(), &bounds, 0).unwrap();
-        assert_eq!(startups.take("2001:db8::2".parse().unwrap(), &bounds, 0), Err(Drop::PerSource));
+        assert!(
+            startups
+                .take("192.0.3.1".parse().unwrap(), &bounds, 0)
+                .is_ok()
+        );
+        let six = startups
+            .take("2001:db8::1".parse().unwrap(), &bounds, 0)
+            .unwrap();
+        assert_eq!(
+            startups.take("2001:db8::2".parse().unwrap(), &bounds, 0),
+            Err(Drop::PerSource)
+        );
         startups.give_back(slot);
         startups.give_back(six);
         assert!(startups.take(neighbour, &bounds, 0).is_ok());
@@ -138,7 +169,10 @@ mod tests {
     #[test]
     fn a_mapped_address_is_the_same_source() {
         let mapped = "::ffff:192.0.2.1".parse().unwrap();
-        assert_eq!(masked(mapped, (32, 128)), "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            masked(mapped, (32, 128)),
+            "192.0.2.1".parse::<IpAddr>().unwrap()
+        );
         assert_eq!(masked(mapped, (0, 0)), "0.0.0.0".parse::<IpAddr>().unwrap());
     }
 }

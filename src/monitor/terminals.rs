@@ -40,11 +40,20 @@ impl Terminal {
         rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), Some(group))?;
         rustix::fs::fchmod(&slave, Mode::from_raw_mode(mode))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::open(&path, flags, Mode::empty()).ok().filter(|node| {
-            let of = |descriptor: &OwnedFd| rustix::fs::fstat(descriptor).map(|stat| stat.st_rdev);
-            of(node).is_ok_and(|device| of(&slave) == Ok(device))
-        });
-        Ok((Self { path: path.into_bytes(), node }, Ends { master, slave }))
+        let node = rustix::fs::open(&path, flags, Mode::empty())
+            .ok()
+            .filter(|node| {
+                let of =
+                    |descriptor: &OwnedFd| rustix::fs::fstat(descriptor).map(|stat| stat.st_rdev);
+                of(node).is_ok_and(|device| of(&slave) == Ok(device))
+            });
+        Ok((
+            Self {
+                path: path.into_bytes(),
+                node,
+            },
+            Ends { master, slave },
+        ))
     }
 
     /// The line of utmp: without /dev/.

@@ -54,7 +54,9 @@ impl Timers {
 
     /// How long until the next deadline; `None`: there is none.
     pub(super) fn next_in(&self, now: Instant) -> Option<Duration> {
-        self.queue.first_key_value().map(|(id, _)| id.0.saturating_duration_since(now))
+        self.queue
+            .first_key_value()
+            .map(|(id, _)| id.0.saturating_duration_since(now))
     }
 
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Deadline> {
@@ -77,7 +79,11 @@ mod tests {
         timers.cancel(Some(late));
         let now = Instant::now();
         assert_eq!(timers.pop_due(now), None);
-        assert!(timers.next_in(now).is_some_and(|left| left <= Duration::from_secs(10)));
+        assert!(
+            timers
+                .next_in(now)
+                .is_some_and(|left| left <= Duration::from_secs(10))
+        );
         let then = now + Duration::from_secs(60);
         assert_eq!(timers.next_in(then), Some(Duration::ZERO));
         assert_eq!(timers.pop_due(then), Some(Deadline::Idle(NetId(1))));

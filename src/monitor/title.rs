@@ -9,9 +9,16 @@ const COMM_MAX_BYTES: usize = 15;
 /// Sets command line and comm. Where the kernel does not let us move the command line, it has the
 /// room that the original one had, and what does not fit is cut off.
 pub(super) fn set(title: &str) {
-    let short = title.as_bytes().get(..COMM_MAX_BYTES).unwrap_or(title.as_bytes());
-    let Ok(short) = CString::new(short) else { return };
-    let Ok(whole) = CString::new(title) else { return };
+    let short = title
+        .as_bytes()
+        .get(..COMM_MAX_BYTES)
+        .unwrap_or(title.as_bytes());
+    let Ok(short) = CString::new(short.trim_ascii_end()) else {
+        return;
+    };
+    let Ok(whole) = CString::new(title) else {
+        return;
+    };
     let _ = rustix::thread::set_name(&short);
     if !move_to(whole)
         && let Some((start, end)) = argument_area()
@@ -31,7 +38,8 @@ fn move_to(title: CString) -> bool {
     };
     let end = start + len;
     // The kernel wants start before end at every moment; which way round depends on the layout.
-    let first_start = point(libc::PR_SET_MM_ARG_START, start) && point(libc::PR_SET_MM_ARG_END, end);
+    let first_start =
+        point(libc::PR_SET_MM_ARG_START, start) && point(libc::PR_SET_MM_ARG_END, end);
     first_start || (point(libc::PR_SET_MM_ARG_END, end) && point(libc::PR_SET_MM_ARG_START, start))
 }
 

@@ -47,7 +47,11 @@ impl AsFd for Worker {
 impl Worker {
     pub(super) fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { wake: Arc::new(wake), results: channel(), thread: None })
+        Ok(Self {
+            wake: Arc::new(wake),
+            results: channel(),
+            thread: None,
+        })
     }
 
     /// Gives `job` to the thread; false where that is not possible now.
@@ -83,14 +87,26 @@ impl Worker {
         let work = move || {
             let random = Random::system();
             for job in jobs {
-                let signature = job.key.private.sign(&job.algorithm, &job.exchange_hash, &random);
-                if results.send(Done { connection: job.connection, signature }).is_err() {
+                let signature = job
+                    .key
+                    .private
+                    .sign(&job.algorithm, &job.exchange_hash, &random);
+                if results
+                    .send(Done {
+                        connection: job.connection,
+                        signature,
+                    })
+                    .is_err()
+                {
                     return;
                 }
                 let _ = io::write(&wake, &1_u64.to_ne_bytes());
             }
         };
-        match std::thread::Builder::new().name("signatures".into()).spawn(work) {
+        match std::thread::Builder::new()
+            .name("signatures".into())
+            .spawn(work)
+        {
             Ok(thread) => Some((sender, thread)),
             Err(error) => {
                 log::error!("no thread for signatures: {error}");
