@@ -13,11 +13,6 @@ use crate::Refused;
 /// One direction's key stream; lasts as long as its keys do.
 pub struct AesCounter(Width);
 
-// The sizes differ by the round keys only, and one exists for each direction of a connection.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "boxing would cost a cache miss for each packet"
-)]
 enum Width {
     Aes128(CtrCore<Aes128, Ctr128BE>),
     Aes192(CtrCore<Aes192, Ctr128BE>),

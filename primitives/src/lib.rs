@@ -7,7 +7,6 @@
 //! uses it.
 
 #![forbid(unsafe_code)]
-#![no_std]
 
 mod chacha_poly;
 mod counter;

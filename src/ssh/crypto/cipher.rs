@@ -410,11 +410,6 @@ struct Protection {
     engine: Engine,
 }
 
-// Two exist for each connection, and their keys are read for each packet.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "boxing would cost a cache miss for each packet"
-)]
 enum Engine {
     None,
     ChaChaPoly(ChaChaPoly),
