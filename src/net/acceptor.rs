@@ -133,9 +133,22 @@ impl Acceptor<'_> {
         let number = self.next_number;
         // Wraps after 2^32 connections; 0 is the process itself.
         self.next_number = self.next_number.checked_add(1).unwrap_or(1);
-        self.threads.start(number, move |place| {
-            connection::serve_stranger(place, client, true)
-        })
+        // Announced here and not by the thread: the monitor expects the numbers in order.
+        let announced =
+            self.threads
+                .monitor()
+                .send(number, &NetToMonitor::Accept, &[client.input()]);
+        if announced.is_err() {
+            // The link's end shows in the poll set.
+            return Ok(());
+        }
+        let started = self
+            .threads
+            .start(number, move |place| connection::serve_stranger(place, client));
+        if let Err(error) = &started {
+            self.report_unstarted(number, error);
+        }
+        started
     }
 
     fn pause(&mut self, errno: i32) {
@@ -216,31 +229,33 @@ impl Acceptor<'_> {
         let started = self.threads.start(number, move |place| {
             connection::serve_user(place, client, Link::new(session), adoption)
         });
-        self.report_unstarted(number, started);
+        if let Err(error) = &started {
+            self.report_unstarted(number, error);
+        }
         Ok(())
     }
 
     fn serve_inetd(&mut self, number: u32, descriptors: Vec<OwnedFd>) -> Result<(), LinkError> {
         let client = pair(descriptors)?;
         let started = self.threads.start(number, move |place| {
-            connection::serve_stranger(place, client, false)
+            connection::serve_stranger(place, client)
         });
-        self.report_unstarted(number, started);
+        if let Err(error) = &started {
+            self.report_unstarted(number, error);
+        }
         Ok(())
     }
 
     /// A connection that the monitor counts on and that got no thread.
-    fn report_unstarted(&self, number: u32, started: io::Result<()>) {
-        if let Err(error) = started {
-            let frame = NetToMonitor::Closed {
-                reason: CloseReason::Io {
-                    errno: error.raw_os_error().unwrap_or(0),
-                },
-                detail: "no thread for the connection".into(),
-                bytes: (0, 0),
-            };
-            let _ = self.threads.monitor().send(number, &frame, &[]);
-        }
+    fn report_unstarted(&self, number: u32, error: &io::Error) {
+        let frame = NetToMonitor::Closed {
+            reason: CloseReason::Io {
+                errno: error.raw_os_error().unwrap_or(0),
+            },
+            detail: "no thread for the connection".into(),
+            bytes: (0, 0),
+        };
+        let _ = self.threads.monitor().send(number, &frame, &[]);
     }
 }
 

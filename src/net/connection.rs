@@ -40,18 +40,9 @@ pub(super) struct Adoption {
     pub banner: Option<Bytes>,
 }
 
-/// Serves a connection up to the end of authentication. `accepted`: this process accepted it, so
-/// the monitor has to hear of it.
-pub(super) fn serve_stranger(place: &Place, client: ClientSocket, accepted: bool) -> Leave {
+/// Serves a connection up to the end of authentication. The monitor was told of it already.
+pub(super) fn serve_stranger(place: &Place, client: ClientSocket) -> Leave {
     logger::set_connection(place.number, LevelFilter::Info);
-    if accepted
-        && place
-            .monitor
-            .send(place.number, &NetToMonitor::Accept, &[client.input()])
-            .is_err()
-    {
-        return left(CloseReason::Ended, "the monitor is gone");
-    }
     let (cookie, options) = match first_word(place) {
         Ok(ToNet::Accepted { cookie, options }) => (cookie, options),
         Ok(ToNet::Refused { text }) => {
