@@ -142,9 +142,9 @@ impl Acceptor<'_> {
             // The link's end shows in the poll set.
             return Ok(());
         }
-        let started = self
-            .threads
-            .start(number, move |place| connection::serve_stranger(place, client));
+        let started = self.threads.start(number, move |place| {
+            connection::serve_stranger(place, client)
+        });
         if let Err(error) = &started {
             self.report_unstarted(number, error);
         }
