@@ -526,37 +526,5 @@ impl Lines {
     }
 }
 
-/// Body of the fuzz target `authorized_keys`: a file in two chunks; no line is longer than the
-/// limit, and cutting the chunks elsewhere changes nothing.
-///
-/// # Panics
-///
-/// When one of these does not hold.
-pub fn fuzz(file: &[u8]) {
-    let read = |cut: usize| {
-        let mut found = Vec::new();
-        let mut lines = Lines::new();
-        let (head, tail) = file.split_at(cut);
-        let mut each = |number: u32, line: Result<&[u8], LineError>| {
-            found.push((number, line.and_then(parse_line)));
-        };
-        lines.push(head, &mut each);
-        lines.push(tail, &mut each);
-        lines.finish(&mut each);
-        found
-    };
-    let whole = read(0);
-    let cut = file
-        .first()
-        .map_or(0, |&byte| usize::from(byte) % file.len());
-    assert_eq!(whole, read(cut), "where chunks end makes no difference");
-    let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    for (_, line) in whole {
-        if let Ok(Some(key)) = line {
-            let _ = key.options.admit(Some("host.example"), address, 0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -8,3 +8,5 @@ pub mod bodies;
 pub mod client;
 #[path = "../../tests/protocol/dialogue.rs"]
 pub mod dialogue;
+#[path = "../../tests/config/bodies.rs"]
+pub mod config_bodies;

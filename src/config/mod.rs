@@ -262,30 +262,3 @@ fn listen(global: &Settings, as_root: bool, errors: &mut Vec<ConfigError>) -> Ve
     }
     listen
 }
-
-/// Body of the fuzz target `config`: whatever the text, loading ends, and what loads can be dumped,
-/// asked and loaded again.
-pub fn fuzz(text: &[u8]) {
-    // Includes and host names would leave the process; a text with them is not this target's.
-    let lower = text.to_ascii_lowercase();
-    if lower.windows(7).any(|part| part == b"include")
-        || lower.windows(6).any(|part| part == b"listen")
-    {
-        return;
-    }
-    let Ok(loaded) = Config::from_text(text, true) else {
-        return;
-    };
-    let address = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    let subject = Subject {
-        user: Some("user"),
-        groups: &["group".to_owned()],
-        invalid_user: false,
-        address,
-        host: None,
-        local_address: address,
-        local_port: 22,
-    };
-    let _ = loaded.config.effective(&subject);
-    let _ = loaded.config.dump(Some(&subject));
-}

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bodies;
+mod corpora;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,83 @@
+//! Bodies of the fuzz targets `config` and `authorized_keys`: what must hold for every input.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use agent::authorized_keys::{KeyLine, LineError, Lines, parse_line};
+use agent::config::{Config, Subject};
+use agent::limits;
+
+/// A configuration: loading ends, every error has a place and a sentence, and what loads can be
+/// asked and dumped.
+pub fn config(text: &[u8]) {
+    // Included files and names of hosts are beyond the text.
+    let lower = text.to_ascii_lowercase();
+    let names = |word: &[u8]| lower.windows(word.len()).any(|part| part == word);
+    if names(b"include") || names(b"listenaddress") {
+        return;
+    }
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let subject = Subject {
+        user: Some("user"),
+        groups: &["group".to_owned()],
+        invalid_user: false,
+        address,
+        host: None,
+        local_address: address,
+        local_port: 22,
+    };
+    match Config::from_text(text, true) {
+        Ok(loaded) => {
+            let lines = text.split(|&byte| byte == b'\n').count();
+            assert!(
+                loaded.warnings.len() <= lines * 8,
+                "warnings are bounded by lines"
+            );
+            let _ = loaded.config.effective(&subject);
+            let _ = loaded.config.dump(Some(&subject));
+        }
+        Err(errors) => {
+            assert!(!errors.is_empty());
+            assert!(
+                errors
+                    .iter()
+                    .all(|error| !error.place.is_empty() && !error.message.is_empty())
+            );
+        }
+    }
+}
+
+/// A key file in two chunks: where they end makes no difference, no line is over the limit, and
+/// what a line says can be asked.
+pub fn authorized_keys(file: &[u8]) {
+    let whole = lines(file, 0);
+    let cut = file
+        .first()
+        .map_or(0, |&byte| usize::from(byte) % file.len());
+    assert_eq!(
+        whole,
+        lines(file, cut),
+        "where chunks end makes no difference"
+    );
+    let ends = file.iter().filter(|&&byte| byte == b'\n').count();
+    assert!(whole.len() <= ends + 1, "no line is made up");
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    for (_, line) in whole {
+        if let Ok(Some(key)) = line {
+            assert!(key.blob.len() <= limits::KEY_LINE_MAX_BYTES);
+            let _ = key.options.admit(Some("host.example"), address, 0);
+        }
+    }
+}
+
+fn lines(file: &[u8], cut: usize) -> Vec<(u32, Result<Option<KeyLine>, LineError>)> {
+    let mut found = Vec::new();
+    let mut lines = Lines::new();
+    let (head, tail) = file.split_at(cut);
+    let mut each = |number: u32, line: Result<&[u8], LineError>| {
+        found.push((number, line.and_then(parse_line)));
+    };
+    lines.push(head, &mut each);
+    lines.push(tail, &mut each);
+    lines.finish(&mut each);
+    found
+}
