@@ -1,0 +1,45 @@
+//! A compromised `net`, or helper, against the real monitor.
+//!
+//! The monitor executes its own file in every role, and here its own file is this one: started as
+//! `agent serve` it is the real server, as `agent: net` it gives its link to the test (or is the
+//! real net, where the test did not ask for it), and the test says on that link whatever it likes.
+//! What is proved: it gains nobody, nothing, and disturbs no other connection.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod client;
+mod floods;
+mod helper_frames;
+mod lines;
+mod permit;
+mod puppet;
+mod restricted;
+mod runner;
+mod signing;
+mod sockets;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let title = std::env::args_os().next().unwrap_or_default();
+    let title = title.as_encoded_bytes();
+    if title.starts_with(b"agent: net") {
+        return puppet::net();
+    }
+    if title.starts_with(b"agent-helper") {
+        return puppet::helper();
+    }
+    if std::env::var_os(world::SERVER).is_some() {
+        return agent::cli::main();
+    }
+    runner::run(&[
+        permit::TESTS,
+        signing::TESTS,
+        sockets::TESTS,
+        lines::TESTS,
+        floods::TESTS,
+        restricted::TESTS,
+        helper_frames::TESTS,
+    ])
+}

@@ -1,0 +1,120 @@
+//! Descriptors and addresses: only what our listeners accepted, once, and the kernel says from where.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use agent::frames::{NetToMonitor, ToNet};
+
+use super::client::{Connection, key_line, new_key, user};
+use super::runner::Test;
+use super::world::{Setting, World};
+
+pub const TESTS: &[Test] = &[
+    (
+        "only_sockets_that_our_listeners_accepted_are_taken",
+        foreign_descriptors,
+    ),
+    ("one_socket_makes_one_connection", one_socket_once),
+    ("numbers_of_connections_only_rise", numbers),
+    (
+        "descriptors_where_none_belong_end_the_net",
+        stray_descriptors,
+    ),
+    ("the_address_is_the_sockets_own", address),
+];
+
+fn foreign_descriptors() {
+    let (world, mut puppet) = World::start(&Setting::default());
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = TcpStream::connect(elsewhere.local_addr().unwrap()).unwrap();
+    let (near, _) = elsewhere.accept().unwrap();
+    let ours = TcpStream::connect(world.address).unwrap();
+    let unconnected = TcpListener::bind("127.0.0.1:0").unwrap();
+    let foreign: Vec<(&str, OwnedFd)> = vec![
+        ("the client's end", ours.into()),
+        ("another server's connection", near.into()),
+        ("a connection to elsewhere", far.into()),
+        ("a listener", unconnected.into()),
+        ("a UNIX socket", UnixStream::pair().unwrap().0.into()),
+        ("a pipe", rustix::pipe::pipe().unwrap().0),
+        ("a file", std::fs::File::open("/etc/passwd").unwrap().into()),
+    ];
+    for (number, (what, descriptor)) in (1..).zip(&foreign) {
+        puppet.say_with(number, &NetToMonitor::Accept, &[descriptor]);
+        match puppet.hear(number) {
+            Some((ToNet::Refused { text }, _)) => assert!(text.is_empty()),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+fn one_socket_once() {
+    let (world, mut puppet) = World::start(&Setting::default());
+    let connection = Connection::begin(&world, &mut puppet, 1);
+    puppet.say_with(2, &NetToMonitor::Accept, &[&connection.accepted]);
+    assert!(matches!(puppet.hear(2), Some((ToNet::Refused { .. }, _))));
+    assert!(
+        world
+            .log()
+            .contains("passed one socket for two connections")
+    );
+    // The first is none the worse for it.
+    puppet.say(
+        1,
+        &NetToMonitor::Sign {
+            exchange: super::client::exchange(&connection.cookie),
+        },
+    );
+    assert!(matches!(puppet.hear(1), Some((ToNet::Signature { .. }, _))));
+}
+
+fn numbers() {
+    let (world, mut puppet) = World::start(&Setting::default());
+    let _connection = Connection::begin(&world, &mut puppet, 5);
+    let (_client, accepted) = world.connect(&puppet);
+    puppet.say_with(4, &NetToMonitor::Accept, &[&accepted]);
+    assert!(puppet.is_let_go());
+    let mut next = world.next_strangers();
+    next.hello();
+    // Zero is the process itself.
+    let (_client, accepted) = world.connect(&next);
+    next.say_with(0, &NetToMonitor::Accept, &[&accepted]);
+    assert!(next.is_let_go());
+}
+
+fn stray_descriptors() {
+    let (world, mut puppet) = World::start(&Setting::default());
+    let (_client, accepted) = world.connect(&puppet);
+    puppet.say_with(1, &NetToMonitor::Accept, &[&accepted, &accepted]);
+    assert!(puppet.is_let_go());
+    let mut next = world.next_strangers();
+    next.hello();
+    next.say(1, &NetToMonitor::Accept);
+    assert!(next.is_let_go());
+    let mut next = world.next_strangers();
+    next.hello();
+    let _connection = Connection::begin(&world, &mut next, 1);
+    next.say_with(1, &NetToMonitor::Cookie, &[&accepted]);
+    assert!(next.is_let_go());
+}
+
+/// `from=` in the key line is judged by the socket: nothing that `net` says has an address in it.
+fn address() {
+    let (key, name) = (new_key(), user());
+    let setting = Setting {
+        keys: vec![(name.clone(), key_line("from=\"192.0.2.1\"", &key))],
+        ..Setting::default()
+    };
+    let (world, mut puppet) = World::start(&setting);
+    let connection = Connection::exchanged(&world, &mut puppet, 1);
+    let request = super::client::signed_request(&connection.session_id, &name, &key);
+    puppet.say(1, &NetToMonitor::Auth { request });
+    assert!(matches!(
+        puppet.hear(1),
+        Some((ToNet::AuthFailure { .. }, _))
+    ));
+    let port = connection.client.local_addr().unwrap().port();
+    world.wait_log(&format!("127.0.0.1 port {port} ssh2"));
+    world.wait_log("its from= does not permit 127.0.0.1");
+}
