@@ -8,29 +8,56 @@ use std::ffi::c_long;
 
 use super::{ConfineError, Confinement};
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 #[path = "seccomp_seccompiler.rs"]
 mod compile;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
 #[path = "seccomp_own.rs"]
 mod compile;
+#[cfg(all(
+    test,
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )
+))]
+#[path = "seccomp_own.rs"]
+mod own;
 
 /// Installs the filters; gives what is missing for them.
 pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>, ConfineError> {
     if !available() {
         return Ok(Some("seccomp"));
     }
-    let mut allowed = ALWAYS.to_vec();
-    if confinement.accepts {
-        allowed.push(always(libc::SYS_accept4));
-    }
-    // The stricter answer of two filters wins, and the first lets the refused calls through; so
-    // the second one, which is the only one that knows them, decides about those.
-    let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
-    allowed.extend_from_slice(&refused);
+    let Rules { refused, allowed } = rules(confinement.accepts);
     compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
     compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
     Ok(None)
+}
+
+/// The rules of both filters. The kernel takes the stricter of their answers, so what is refused
+/// by one is among what the other allows.
+struct Rules {
+    refused: Vec<Rule>,
+    allowed: Vec<Rule>,
+}
+
+fn rules(accepts: bool) -> Rules {
+    let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
+    let mut allowed = [ALWAYS, &refused].concat();
+    if accepts {
+        allowed.push(always(libc::SYS_accept4));
+    }
+    Rules { refused, allowed }
 }
 
 /// Whether this kernel has seccomp filters at all (CONFIG_SECCOMP_FILTER).
@@ -76,11 +103,36 @@ const THREAD_FLAGS: u32 =
     (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_FILES).cast_unsigned();
 
 const OPTIONS: &[Condition] = &[
-    Are(1, libc::IPPROTO_TCP.cast_unsigned(), 2, libc::TCP_NODELAY.cast_unsigned()),
-    Are(1, libc::IPPROTO_TCP.cast_unsigned(), 2, libc::TCP_QUICKACK.cast_unsigned()),
-    Are(1, libc::SOL_SOCKET.cast_unsigned(), 2, libc::SO_KEEPALIVE.cast_unsigned()),
-    Are(1, libc::IPPROTO_IP.cast_unsigned(), 2, libc::IP_TOS.cast_unsigned()),
-    Are(1, libc::IPPROTO_IPV6.cast_unsigned(), 2, libc::IPV6_TCLASS.cast_unsigned()),
+    Are(
+        1,
+        libc::IPPROTO_TCP.cast_unsigned(),
+        2,
+        libc::TCP_NODELAY.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::IPPROTO_TCP.cast_unsigned(),
+        2,
+        libc::TCP_QUICKACK.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::SOL_SOCKET.cast_unsigned(),
+        2,
+        libc::SO_KEEPALIVE.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::IPPROTO_IP.cast_unsigned(),
+        2,
+        libc::IP_TOS.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::IPPROTO_IPV6.cast_unsigned(),
+        2,
+        libc::IPV6_TCLASS.cast_unsigned(),
+    ),
 ];
 
 const FILE_CONTROLS: &[Condition] = &[
@@ -91,7 +143,10 @@ const FILE_CONTROLS: &[Condition] = &[
     Is(1, libc::F_SETPIPE_SZ.cast_unsigned()),
 ];
 
-#[expect(clippy::cast_possible_truncation, reason = "request numbers have 32 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "request numbers have 32 bits"
+)]
 const DEVICE_CONTROLS: &[Condition] =
     &[Is(1, libc::FIONBIO as u32), Is(1, libc::TIOCSWINSZ as u32)];
 
@@ -122,7 +177,12 @@ const ALWAYS: &[Rule] = &[
     when(libc::SYS_setsockopt, OPTIONS),
     when(
         libc::SYS_getsockopt,
-        &[Are(1, libc::SOL_SOCKET.cast_unsigned(), 2, libc::SO_DOMAIN.cast_unsigned())],
+        &[Are(
+            1,
+            libc::SOL_SOCKET.cast_unsigned(),
+            2,
+            libc::SO_DOMAIN.cast_unsigned(),
+        )],
     ),
     // Memory.
     always(libc::SYS_brk),
@@ -179,3 +239,166 @@ const REFUSED: &[c_long] = &[
     #[cfg(target_pointer_width = "64")]
     libc::SYS_newfstatat,
 ];
+
+#[cfg(all(
+    test,
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )
+))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS};
+
+    /// One instruction of either program: code, jt, jf, k.
+    type Instruction = (u16, u8, u8, u32);
+
+    fn ours(rules: &[Rule], otherwise: own::Otherwise) -> Vec<Instruction> {
+        let program = own::compile(rules, otherwise);
+        program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect()
+    }
+
+    fn theirs(rules: &[Rule], otherwise: compile::Otherwise) -> Vec<Instruction> {
+        let program = compile::compile(rules, otherwise).unwrap();
+        program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect()
+    }
+
+    /// Runs a filter over a call; knows the instructions that either compiler uses.
+    fn run(program: &[Instruction], call: u32, arguments: [u64; 6]) -> u32 {
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => 0xc000_003e_u32,
+            "aarch64" => 0xc000_00b7,
+            _ => 0xc000_00f3,
+        };
+        let mut data = [call.to_le_bytes(), arch.to_le_bytes()].concat();
+        data.extend([0; 8]);
+        data.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
+        let (mut accumulator, mut at) = (0_u32, 0_usize);
+        loop {
+            let (code, jt, jf, k) = program[at];
+            at += 1;
+            let branch = |holds: bool| usize::from(if holds { jt } else { jf });
+            match code {
+                0x20 => {
+                    let offset = usize::try_from(k).unwrap();
+                    accumulator = u32::from_le_bytes(data[offset..offset + 4].try_into().unwrap());
+                }
+                0x54 => accumulator &= k,
+                0x05 => at += usize::try_from(k).unwrap(),
+                0x15 => at += branch(accumulator == k),
+                0x06 => return k,
+                _ => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn call(number: c_long) -> u32 {
+        u32::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn both_compilers_decide_alike() {
+        let Rules { refused, allowed } = rules(true);
+        let pairs = [
+            (
+                ours(&refused, own::Otherwise::AllowAndRefuseThese),
+                theirs(&refused, compile::Otherwise::AllowAndRefuseThese),
+            ),
+            (
+                ours(&allowed, own::Otherwise::EndTheProcess),
+                theirs(&allowed, compile::Otherwise::EndTheProcess),
+            ),
+        ];
+        let values: Vec<u64> = [
+            OPTIONS,
+            FILE_CONTROLS,
+            DEVICE_CONTROLS,
+            THREAD,
+            NOT_EXECUTABLE,
+        ]
+        .concat()
+        .iter()
+        .flat_map(|condition| match *condition {
+            Is(_, value) => vec![value],
+            Are(_, value, _, other) => vec![value, other],
+            Bits(_, mask, value) => vec![mask, value],
+        })
+        .map(u64::from)
+        .chain([0, 1, 7, u64::MAX])
+        .collect();
+        let same = |number: u32, arguments: [u64; 6]| {
+            for (ours, theirs) in &pairs {
+                let verdicts = (run(ours, number, arguments), run(theirs, number, arguments));
+                assert_eq!(verdicts.0, verdicts.1, "call {number} {arguments:x?}");
+            }
+        };
+        for number in (0..600).chain([0x4000_0000, u32::MAX]) {
+            same(number, [0; 6]);
+        }
+        for rule in allowed.iter().filter(|rule| !rule.when.is_empty()) {
+            for first in &values {
+                for second in &values {
+                    same(
+                        call(rule.call),
+                        [*first, *first, *second, *first, *second, *second],
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_a_way_out_ends_the_process() {
+        let allowed = ours(&rules(true).allowed, own::Otherwise::EndTheProcess);
+        for number in [
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_bind,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_kill,
+            libc::SYS_setns,
+            libc::SYS_unshare,
+            libc::SYS_mount,
+            libc::SYS_chroot,
+            libc::SYS_setuid,
+            libc::SYS_bpf,
+            libc::SYS_io_uring_setup,
+            libc::SYS_userfaultfd,
+            libc::SYS_memfd_create,
+            libc::SYS_prctl,
+            libc::SYS_openat2,
+        ] {
+            assert_eq!(
+                run(&allowed, call(number), [0; 6]),
+                SECCOMP_RET_KILL_PROCESS,
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_the_call_alone_does_not() {
+        let allowed = ours(&rules(false).allowed, own::Otherwise::EndTheProcess);
+        let verdict = |number: c_long, arguments: [u64; 6]| {
+            run(&allowed, call(number), arguments) == SECCOMP_RET_ALLOW
+        };
+        assert!(verdict(libc::SYS_mmap, [0, 4096, 3, 0, 0, 0]));
+        assert!(!verdict(libc::SYS_mmap, [0, 4096, 5, 0, 0, 0]));
+        assert!(!verdict(libc::SYS_mprotect, [0, 4096, 4, 0, 0, 0]));
+        assert!(verdict(libc::SYS_clone, [0x3d_0f00, 0, 0, 0, 0, 0]));
+        // fork, vfork, and a new user namespace.
+        for flags in [17, 0x4111, 0x1000_0000] {
+            assert!(!verdict(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]));
+        }
+        // TIOCSTI would type into a terminal.
+        assert!(!verdict(libc::SYS_ioctl, [3, 0x5412, 0, 0, 0, 0]));
+        assert!(verdict(libc::SYS_ioctl, [3, 0x5414, 0, 0, 0, 0]));
+        assert!(!verdict(libc::SYS_accept4, [0; 6]));
+    }
+}

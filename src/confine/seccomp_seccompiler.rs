@@ -37,7 +37,10 @@ fn failed(errno: i32) -> ConfineError {
     }
 }
 
-fn compile(rules: &[Rule], otherwise: Otherwise) -> Result<BpfProgram, seccompiler::BackendError> {
+pub(super) fn compile(
+    rules: &[Rule],
+    otherwise: Otherwise,
+) -> Result<BpfProgram, seccompiler::BackendError> {
     let (matched, unmatched) = match otherwise {
         Otherwise::EndTheProcess => (SeccompAction::Allow, SeccompAction::KillProcess),
         Otherwise::AllowAndRefuseThese => (
