@@ -5,6 +5,7 @@
 
 mod bodies;
 mod corpora;
+mod shipped;
 
 use std::collections::BTreeSet;
 use std::fs;
