@@ -564,7 +564,7 @@ fn is_publickey(name: &str) -> bool {
 }
 
 /// Takes `method` off the lists that begin with it; true when the login is complete.
-fn advance(methods: &mut Vec<Vec<String>>, method: &str) -> bool {
+fn advance(methods: &mut [Vec<String>], method: &str) -> bool {
     if methods.is_empty() {
         return true;
     }

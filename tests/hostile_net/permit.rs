@@ -234,7 +234,7 @@ fn user_net() {
         ..Setting::default()
     };
     let (world, mut puppet) = World::start(&setting);
-    let stranger = Connection::exchanged(&world, &mut puppet, 1);
+    let _stranger = Connection::exchanged(&world, &mut puppet, 1);
     let mut login = Connection::handing_over(&world, &mut puppet, 2, (&name, &key));
     puppet.say(
         2,

@@ -39,11 +39,12 @@ fn play(path: &str, count: i32) -> ExitCode {
     let control = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
     connect(&control, &SocketAddrUnix::new(path).unwrap()).unwrap();
     let control = Link::new(control);
-    // SAFETY: the launcher put them there, and nothing else in this process knows of them.
     #[allow(unsafe_code)] // Reason: inherited descriptors have numbers only.
-    let descriptors: Vec<OwnedFd> = (3..3 + count)
-        .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
-        .collect();
+    let take = |number| {
+        // SAFETY: the launcher put it there, and nothing else in this process knows of it.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    };
+    let descriptors: Vec<OwnedFd> = (3..3 + count).map(take).collect();
     let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
     control
         .send(std::process::id(), &Bytes::default(), &borrowed, true)

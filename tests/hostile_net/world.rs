@@ -261,9 +261,8 @@ impl Puppet {
     pub fn is_let_go(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            match self.hear_within(Duration::from_millis(200)) {
-                Some(None) => return true,
-                Some(Some(_)) | None => {}
+            if let Some(None) = self.hear_within(Duration::from_millis(200)) {
+                return true;
             }
         }
         false
