@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod launched;
+mod login;
 mod proc;
 mod serving;
