@@ -176,6 +176,11 @@ impl Core {
         }
     }
 
+    /// Whether [`Core::inbox`] would have room: for the poll set, without taking memory for it.
+    pub fn wants_input(&self) -> bool {
+        self.is_live() && !self.connection.blocks_input() && self.incoming.has_room()
+    }
+
     /// Room to read from the socket into; empty while the core waits for an answer or for its
     /// outbox to drain (then the driver does not poll for input).
     pub fn inbox(&mut self) -> &mut [u8] {

@@ -69,14 +69,19 @@ impl Incoming {
         incoming
     }
 
+    /// Whether less waits to be handled than may.
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() < self.wanted().max(self.queue_max())
+    }
+
     /// Room for the next read; empty where enough waits to be handled.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        let wanted = self.length.map_or(0, |length| self.whole(length));
-        let queued = self.buffer.len();
-        if queued >= wanted.max(self.queue_max()) {
+        if !self.has_room() {
             self.offered = 0;
             return &mut [];
         }
+        let wanted = self.wanted();
+        let queued = self.buffer.len();
         // A claimed length opens room only as fast as bytes come.
         let missing = wanted
             .saturating_sub(queued)
@@ -185,6 +190,11 @@ impl Incoming {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    /// The whole packet at the front, as far as its length is known.
+    fn wanted(&self) -> usize {
+        self.length.map_or(0, |length| self.whole(length))
     }
 
     /// Bytes that may wait to be handled, and the largest read. Strangers get little.

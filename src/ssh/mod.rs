@@ -14,7 +14,7 @@ pub mod core;
 pub mod crypto;
 pub mod error;
 mod exchange;
-pub mod freeze;
+mod freeze;
 pub mod ident;
 mod incoming;
 pub mod message;
@@ -27,4 +27,5 @@ pub mod wire;
 
 pub use self::core::{ChannelId, Core, Event, Stream};
 pub use error::ProtocolError;
+pub use freeze::Frozen;
 pub use setup::Setup;

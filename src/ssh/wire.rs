@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes one `name-list` and gives its names; empty names are an error.
+    /// Takes one `name-list` and gives its names; empty ones are skipped.
     pub fn name_list(
         &mut self,
         field: &'static str,

@@ -251,7 +251,9 @@ impl Dialogue {
     pub fn step(&mut self) -> bool {
         let taken = self.take_events();
         let sent = self.flush();
+        let wanted = self.core.wants_input();
         let room = self.core.inbox();
+        assert_eq!(wanted, !room.is_empty());
         let len = room.len().min(self.client.wire.len()).min(self.chunk);
         room[..len].copy_from_slice(&self.client.wire[..len]);
         self.core.received(len);

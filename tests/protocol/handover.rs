@@ -1,7 +1,8 @@
 //! Freeze and thaw: the connection goes on in another process as if nothing had happened.
 
 use agent::ssh::crypto::Random;
-use agent::ssh::{Core, ProtocolError, message};
+use agent::ssh::{Core, Frozen, ProtocolError, Setup, message};
+use agent_helper::wire::Wire;
 
 use crate::client::Habits;
 use crate::dialogue::{
@@ -163,8 +164,6 @@ fn a_state_without_protection_is_refused() {
     let frozen = std::mem::replace(&mut dialogue.core, other)
         .freeze()
         .unwrap();
-    use agent::ssh::freeze::Frozen;
-    use agent_helper::wire::Wire;
     let good = || Frozen::from_wire(&frozen).unwrap();
     let mut plain = Vec::new();
     agent::ssh::crypto::cipher::Opener::none().freeze(&mut plain);
@@ -192,10 +191,46 @@ fn a_state_without_protection_is_refused() {
     assert!(thaw(&good(), &setup).is_ok());
 }
 
-fn thaw(
-    state: &agent::ssh::freeze::Frozen,
-    setup: &agent::ssh::Setup,
-) -> Result<Core, ProtocolError> {
-    use agent_helper::wire::Wire;
+/// A connection that carried this many packets under its keys, logged in.
+fn aged(packets: u64) -> Dialogue {
+    let mut dialogue = waiting(Habits::default());
+    let other = Core::new(&setup(), [0; 16], Random::system());
+    let frozen = std::mem::replace(&mut dialogue.core, other)
+        .freeze()
+        .unwrap();
+    let mut state = Frozen::from_wire(&frozen).unwrap();
+    state.since_keys.0.1 = packets;
+    dialogue.core = thaw(&state, &dialogue.setup).unwrap();
+    dialogue.core.auth_success();
+    dialogue.events.clear();
+    dialogue
+}
+
+#[test]
+fn two_to_the_31_packets_start_an_exchange() {
+    let mut dialogue = aged((1 << 31) - 1);
+    dialogue.run();
+    assert_eq!(dialogue.events, []);
+    dialogue.client.send(&global_request(b"one more", false));
+    dialogue.run();
+    assert!(
+        dialogue
+            .events
+            .contains(&Seen::KeysChanged { first: false })
+    );
+    assert_eq!(dialogue.error, None);
+}
+
+/// A peer that ignores our KEXINIT for as long must not make sequence numbers repeat under one key.
+#[test]
+fn keys_that_were_never_changed_end_the_connection() {
+    let mut dialogue = aged(u64::from(u32::MAX));
+    dialogue.answers_exchange = false;
+    dialogue.client.send(&global_request(b"one more", false));
+    dialogue.run();
+    assert_eq!(dialogue.error, Some(ProtocolError::SequenceWrapped));
+}
+
+fn thaw(state: &Frozen, setup: &Setup) -> Result<Core, ProtocolError> {
     Core::thaw(&state.to_wire(), setup, Random::system())
 }
