@@ -175,6 +175,9 @@ impl Monitor {
                 if !(net.retired && net.connections.is_empty()) {
                     log::error!("net[{}] is gone: {why}", pid.as_raw_nonzero());
                 }
+                if !net.collected {
+                    self.nets.expect_end(pid);
+                }
                 // Whatever it is doing: its connections are over.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 for key in net.connections.values() {
@@ -200,7 +203,15 @@ impl Monitor {
     pub(super) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(id) = self.nets.by_pid(pid) {
+                if let Some(net) = self.nets.get_mut(id) {
+                    net.collected = true;
+                }
                 self.nets.doom(id, describe(status));
+            } else if self.nets.was_dying(pid) {
+                // Also of those that were let go: theirs is status 0.
+                if status.exit_status() != Some(0) {
+                    log::error!("net[{}]: {}", pid.as_raw_nonzero(), describe(status));
+                }
             }
         }
     }

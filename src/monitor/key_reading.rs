@@ -11,7 +11,7 @@ use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Monitor;
-use super::connection::{Attempt, Phase, Step};
+use super::connection::{Attempt, Connection, Phase, Step};
 use super::ids::ConnectionKey;
 use super::keys::{KeySearch, Progress};
 use super::poller::Source;
@@ -90,6 +90,17 @@ impl Monitor {
             None => {}
             Some(Ok(())) => self.reading_done(key),
             Some(Err(why)) => self.keys_unreadable(key, why),
+        }
+    }
+
+    /// The reader's time is over. On a busy machine it may have been done in time and this process
+    /// late: what is there counts.
+    pub(super) fn keys_late(&mut self, key: ConnectionKey) {
+        self.keys_ready(key);
+        let attempt = self.connections.get_mut(&key).and_then(Connection::attempt);
+        let pending = attempt.and_then(|attempt| attempt.pending.as_ref());
+        if pending.is_some_and(|pending| matches!(pending.step, Step::Reading { .. })) {
+            self.keys_unreadable(key, "it took too long");
         }
     }
 

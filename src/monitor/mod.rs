@@ -220,7 +220,7 @@ impl Monitor {
         match deadline {
             Deadline::Grace(key) => self.grace_over(key),
             Deadline::Answer(key) => self.answer(key),
-            Deadline::KeyReading(key) => self.keys_unreadable(key, "it took too long"),
+            Deadline::KeyReading(key) => self.keys_late(key),
             Deadline::Ending(key) => self.cut_off(key),
             Deadline::HelperHello(key) => self.helper_lost(key, "it never said hello"),
             Deadline::Idle(id) => self.end_net(id),

@@ -48,6 +48,8 @@ pub(super) struct Net {
     pub hello: Option<TimerId>,
     pub logs: Rate,
     pub started: Instant,
+    /// The process ended and was waited for.
+    pub collected: bool,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ pub(super) struct Nets {
     counter: Counter,
     /// To be buried at the end of the turn, with the reason.
     doomed: Vec<(NetId, String)>,
+    /// Their links ended and they did not yet: how they did, the log still has to say.
+    dying: Vec<Pid>,
 }
 
 impl Nets {
@@ -84,6 +88,17 @@ impl Nets {
     /// Ends a `net` at the end of the turn.
     pub(super) fn doom(&mut self, id: NetId, why: impl Into<String>) {
         self.doomed.push((id, why.into()));
+    }
+
+    /// Remembers a process whose link closed until it is collected.
+    pub(super) fn expect_end(&mut self, pid: Pid) {
+        self.dying.push(pid);
+    }
+
+    /// Whether `pid` was expected to end; only once.
+    pub(super) fn was_dying(&mut self, pid: Pid) -> bool {
+        let index = self.dying.iter().position(|dying| *dying == pid);
+        index.map(|index| self.dying.swap_remove(index)).is_some()
     }
 
     pub(super) fn take_doomed(&mut self) -> Vec<(NetId, String)> {
@@ -266,6 +281,7 @@ impl Nets {
             outbox: Outbox::default(),
             greeted: false,
             retired: false,
+            collected: false,
             connections: BTreeMap::new(),
             highest: 0,
             idle: None,

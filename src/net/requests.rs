@@ -33,6 +33,8 @@ pub(super) enum Request<'a> {
     Signal(&'a [u8]),
     /// `break`.
     Break,
+    /// `eow@openssh.com` (OpenSSH PROTOCOL 2.1): nobody reads what the program prints any more.
+    EndOfWrite,
     /// Any other, and those that are not served.
     Unknown,
 }
@@ -70,6 +72,7 @@ impl<'a> Request<'a> {
                 reader.u32("break length")?;
                 Self::Break
             }
+            b"eow@openssh.com" => Self::EndOfWrite,
             // Their fields are nobody's business here.
             _ => return Ok(Self::Unknown),
         };

@@ -469,6 +469,10 @@ fn serve(
             helper.send(&NetToSession::Break { session: number })?;
             return Ok(Verdict::Known(true));
         }
+        Request::EndOfWrite => {
+            session.streams.close_output();
+            return Ok(Verdict::Known(session.has_started()));
+        }
         Request::Unknown => return Ok(Verdict::Known(false)),
         Request::Shell => Program::Shell,
         Request::Command(line) => Program::Command { line: line.into() },

@@ -128,11 +128,16 @@ impl Streams {
         (dropped, self.input.take().is_some())
     }
 
+    /// Nobody reads what the program prints: its next write tells it so.
+    pub(super) fn close_output(&mut self) {
+        self.output = None;
+        self.error = None;
+    }
+
     /// Ends everything.
     pub(super) fn close_all(&mut self) {
         self.close_input();
-        self.output = None;
-        self.error = None;
+        self.close_output();
     }
 
     /// True when the program will print no more.
@@ -346,6 +351,16 @@ mod tests {
         assert_eq!(streams.client_data(b"x", true), Err(Errno::PIPE));
         assert_eq!(streams.close_input(), (0, true));
         assert_eq!(streams.client_data(b"xyz", true), Ok(3));
+    }
+
+    #[test]
+    fn a_program_whose_output_nobody_reads_is_told_by_its_next_write() {
+        let (mut streams, _stdin, stdout, stderr) = pipes();
+        streams.close_output();
+        assert!(streams.output_is_over());
+        for pipe in [stdout, stderr] {
+            assert_eq!(rustix::io::write(&pipe, b"x"), Err(Errno::PIPE));
+        }
     }
 
     #[test]
