@@ -312,3 +312,152 @@ fn changed_key_files_are_refused_or_still_the_same_key() {
         }
     }
 }
+
+/// OpenSSH's format around a public blob and the fields of a private part.
+fn openssh_file(public: &[u8], fields: &[u8]) -> Vec<u8> {
+    let mut private = vec![7; 8];
+    private.put_bytes(fields);
+    private.put_string(b"");
+    private.extend((1..8).take(private.len().next_multiple_of(8) - private.len()));
+    let mut file = b"openssh-key-v1\0".to_vec();
+    for string in [&b"none"[..], b"none", b""] {
+        file.put_string(string);
+    }
+    file.put_u32(1);
+    file.put_string(public);
+    file.put_string(&private);
+    file
+}
+
+fn from_openssh(public: &[u8], fields: &[u8]) -> Option<KeyFileError> {
+    from_bytes("OPENSSH PRIVATE KEY", &openssh_file(public, fields)).err()
+}
+
+#[test]
+fn elliptic_private_values_that_make_no_key_are_refused() {
+    // RFC 6979 appendix A.2.5 and RFC 8032 section 7.1, test 1.
+    let scalar = hex("c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721");
+    let order = hex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551");
+    let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+    let public = hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+
+    let ecdsa = |point: &[u8], scalar: &[u8]| {
+        let blob = ecdsa_blob("nistp256", point);
+        let mut fields = blob.clone();
+        fields.put_mpint(scalar);
+        from_openssh(&blob, &fields)
+    };
+    let point = hex(P256_POINT);
+    let mut off_curve = point.clone();
+    off_curve[64] ^= 1;
+    assert_eq!(ecdsa(&point, &scalar), None);
+    for (point, scalar) in [
+        (&point, &vec![]),
+        (&point, &vec![1]),
+        (&point, &order),
+        (&point, &[&[1][..], &scalar].concat()),
+        (&off_curve, &scalar),
+        (&point[..33].to_vec(), &scalar),
+        (&vec![0], &scalar),
+        (&vec![], &vec![]),
+    ] {
+        assert_eq!(
+            ecdsa(point, scalar),
+            Some(KeyFileError::Malformed),
+            "{scalar:02x?}"
+        );
+    }
+
+    let ed25519 = |outer: &[u8], inner: &[u8], secret: &[u8]| {
+        let mut fields = ed25519_blob(inner);
+        fields.put_string(secret);
+        from_openssh(&ed25519_blob(outer), &fields)
+    };
+    let secret = [&seed[..], &public].concat();
+    let other = [&public[..], &public].concat();
+    assert_eq!(ed25519(&public, &public, &secret), None);
+    for (outer, inner, secret) in [
+        (&seed, &public, &secret),
+        (&seed, &seed, &[&seed[..], &seed].concat()),
+        (&public, &public, &other),
+        (&public, &public, &seed),
+        (&public, &public, &secret[..63].to_vec()),
+        (&public, &public, &[&secret[..], &[0]].concat()),
+        (&public, &public, &vec![]),
+        (&vec![], &vec![], &seed),
+    ] {
+        assert_eq!(ed25519(outer, inner, secret), Some(KeyFileError::Malformed));
+    }
+}
+
+#[test]
+fn rsa_private_values_that_make_no_key_are_refused() {
+    let directory = Directory::new("rsavalues");
+    directory.run("ssh-keygen -q -t rsa -b 2048 -N '' -f key");
+    directory.run("openssl genrsa -3 -traditional -out three 2048");
+    let three = PrivateKey::from_file(&directory.read("three"), &Random::system());
+    assert_eq!(
+        three.err(),
+        Some(KeyFileError::Unsupported),
+        "an exponent of 3 is not signed with"
+    );
+
+    let text = String::from_utf8(directory.read("key")).unwrap();
+    let body = text
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect::<String>();
+    let file = base64::decode(body.as_bytes()).unwrap();
+    let mut reader = agent::ssh::wire::Reader::new(&file[15..]);
+    for _ in 0..3 {
+        reader.string("none").unwrap();
+    }
+    reader.u32("keys").unwrap();
+    let _public = reader.string("public").unwrap();
+    let mut reader = agent::ssh::wire::Reader::new(reader.string("private").unwrap());
+    reader.u64("check").unwrap();
+    assert_eq!(reader.string("type").unwrap(), b"ssh-rsa");
+    // n, e, d, q to the power of -1, p, q.
+    let values: [&[u8]; 6] = std::array::from_fn(|_| reader.mpint("value").unwrap());
+
+    let read = |values: &[&[u8]; 6]| {
+        let mut fields = Vec::new();
+        fields.put_string(b"ssh-rsa");
+        for value in values {
+            fields.put_mpint(value);
+        }
+        from_openssh(&rsa_blob(values[1], values[0]), &fields)
+    };
+    assert_eq!(read(&values), None);
+    let even = |value: &[u8]| [&value[..value.len() - 1], &[value[value.len() - 1] ^ 1]].concat();
+    for index in 0..values.len() {
+        for wrong in [
+            vec![],
+            vec![1],
+            vec![0xff; 600],
+            even(values[index]),
+            values[index][1..].to_vec(),
+            [&[1][..], values[index]].concat(),
+            values[(index + 1) % 6].to_vec(),
+        ] {
+            let mut changed = values;
+            changed[index] = &wrong;
+            let refused = read(&changed);
+            let known = [
+                Some(KeyFileError::Malformed),
+                Some(KeyFileError::Unsupported),
+            ];
+            assert!(
+                known.contains(&refused),
+                "{index} {wrong:02x?}: {refused:?}"
+            );
+        }
+    }
+    let mut swapped = values;
+    swapped.swap(4, 5);
+    assert_eq!(
+        read(&swapped),
+        Some(KeyFileError::Malformed),
+        "the inverse is of the other prime"
+    );
+}
