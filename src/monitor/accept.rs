@@ -15,6 +15,7 @@ use super::timers::Deadline;
 use super::{Monitor, log as lines};
 use crate::config::{Options, Subject};
 use crate::frames::ToNet;
+use crate::logging::LOGIN;
 
 /// What OpenSSH sends before it closes.
 const NOT_ALLOWED: &str = "Not allowed at this time\r\n";
@@ -209,6 +210,7 @@ impl Monitor {
         };
         connection.grace = None;
         log::info!(
+            target: LOGIN,
             "Timeout before authentication for connection from {} to {}",
             connection.ends.peer.ip(),
             connection.ends.local.ip()

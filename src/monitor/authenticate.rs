@@ -22,6 +22,7 @@ use crate::limits::{
     AUTH_REQUEST_MAX_BYTES, BANNER_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES,
     KEY_QUERIES_MAX,
 };
+use crate::logging::LOGIN;
 use crate::ssh::auth::{AuthRequest, Method, PublicKeyRequest};
 use crate::ssh::crypto::public_key::{KeyType, PublicKey};
 use agent_helper::wire::Bytes;
@@ -383,12 +384,13 @@ impl Monitor {
         let description = accepted.description.clone();
         let forced = attempt.options.force_command.is_some() || accepted.options.command.is_some();
         if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced) {
-            log::info!("ROOT LOGIN REFUSED FROM {place}");
+            log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}");
             return self.refuse_request(key, true);
         }
         attempt.accepted.push(accepted);
         if !advance(&mut attempt.methods, PUBLICKEY) {
             log::info!(
+                target: LOGIN,
                 "Partial publickey for {} from {place} ssh2: {description}",
                 lines::user_text(&attempt.user)
             );
@@ -428,7 +430,7 @@ impl Monitor {
         let elapsed = pending.arrived.elapsed();
         pending.step = Step::Answering { answer };
         if counts {
-            log::info!("Failed {} for {named} from {place} ssh2{}", what.0, what.1);
+            log::info!(target: LOGIN, "Failed {} for {named} from {place} ssh2{}", what.0, what.1);
         }
         if is_none && !too_many {
             return self.answer(key);
@@ -460,6 +462,7 @@ impl Monitor {
             let named = lines::named(attempt);
             let user = attempt.user.clone();
             log::info!(
+                target: LOGIN,
                 "error: maximum authentication attempts exceeded for {named} from {place} ssh2 [preauth]"
             );
             if let Some(connection) = self.connections.get(&key) {
@@ -486,11 +489,12 @@ impl Monitor {
 fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
     let user = lines::user_text(&attempt.user);
     match refusal {
-        Refusal::UnknownUser => log::info!("Invalid user {user} from {place}"),
-        Refusal::RootLogin => log::info!("ROOT LOGIN REFUSED FROM {place}"),
+        Refusal::UnknownUser => log::info!(target: LOGIN, "Invalid user {user} from {place}"),
+        Refusal::RootLogin => log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}"),
         other => {
             let address = place.split(' ').next().unwrap_or(place);
             log::info!(
+                target: LOGIN,
                 "User {user} from {address} not allowed because {}",
                 other.text()
             );

@@ -12,6 +12,7 @@ use super::nets::{Net, Role};
 use super::timers::Deadline;
 use crate::frames::{CloseReason, ToNet};
 use crate::limits::ENDING_TIME_MS;
+use crate::logging::LOGIN;
 
 impl Monitor {
     /// `net` says that a connection ended.
@@ -24,10 +25,10 @@ impl Monitor {
     ) {
         if let Some(connection) = self.connections.get(&key) {
             let (line, code) = lines::ending(connection, reason, detail);
-            log::info!("{line}");
+            log::info!(target: LOGIN, "{line}");
             if matches!(reason, CloseReason::ByPeer { .. }) {
                 // OpenSSH's second line, which says who.
-                log::info!("{}", lines::ending(connection, CloseReason::Ended, b"").0);
+                log::info!(target: LOGIN, "{}", lines::ending(connection, CloseReason::Ended, b"").0);
             }
             let user = match &connection.phase {
                 Phase::Live(live) => Some(live.login.name.as_slice()),
@@ -58,7 +59,7 @@ impl Monitor {
         } else {
             " [preauth]"
         };
-        log::info!("Disconnecting {}: {text}{suffix}", connection.place());
+        log::info!(target: LOGIN, "Disconnecting {}: {text}{suffix}", connection.place());
         let frame = ToNet::Disconnect {
             reason,
             message: text.into(),
@@ -194,7 +195,7 @@ impl Monitor {
     fn lost(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.get(&key) {
             connection.client.shut_down();
-            log::info!("{}", lines::ending(connection, CloseReason::Fault, b"").0);
+            log::info!(target: LOGIN, "{}", lines::ending(connection, CloseReason::Fault, b"").0);
         }
         self.forget(key);
     }

@@ -19,6 +19,7 @@ use super::timers::Deadline;
 use super::{Monitor, log as lines};
 use crate::frames::ToNet;
 use crate::limits::{EXPECTED_NETS_MAX, FROZEN_MAX_BYTES, IDLE_NET_LIFETIME_MS};
+use crate::logging::LOGIN;
 
 impl Monitor {
     /// A login of this user may follow: its `net` comes up while keys are read. At most one for each
@@ -244,6 +245,7 @@ impl Monitor {
         let user = lines::user_text(&live.login.name);
         for description in keys {
             log::info!(
+                target: LOGIN,
                 "Accepted publickey for {user} from {} ssh2: {description}",
                 connection.place()
             );

@@ -304,7 +304,7 @@ fn judge(
         Ok(_) => {}
         // A type that is not served here cannot be the wanted key: no reason to speak of it.
         Err(LineError::UnsupportedType) => {}
-        Err(error) => report(reports, format!("{}: skipped: {error:?}", place())),
+        Err(error) => report(reports, format!("{}: skipped: {error}", place())),
     }
 }
 
