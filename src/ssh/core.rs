@@ -33,7 +33,6 @@ pub enum Stream {
 }
 
 /// What the driver must know or answer. Borrowed bytes live until the next call.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The peer's identification line came (without CR LF).
@@ -109,6 +108,33 @@ pub enum Event<'a> {
         /// The peer's words: escape before logging.
         message: &'a [u8],
     },
+}
+
+impl std::fmt::Debug for Event<'_> {
+    // Names and lengths only: no channel byte, password or command is ever printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, channel, len) = match self {
+            Self::ClientVersion(version) => ("ClientVersion", None, version.len()),
+            Self::NeedCookie => ("NeedCookie", None, 0),
+            Self::NeedSignature(_) => ("NeedSignature", None, 0),
+            Self::KeysChanged { .. } => ("KeysChanged", None, 0),
+            Self::AuthRequest(request) => ("AuthRequest", None, request.len()),
+            Self::ChannelOpen { channel, extra, .. } => ("ChannelOpen", Some(channel), extra.len()),
+            Self::ChannelRequest { channel, extra, .. } => {
+                ("ChannelRequest", Some(channel), extra.len())
+            }
+            Self::ChannelData { channel, data } => ("ChannelData", Some(channel), data.len()),
+            Self::ChannelEof { channel } => ("ChannelEof", Some(channel), 0),
+            Self::ChannelClose { channel } => ("ChannelClose", Some(channel), 0),
+            Self::GlobalRequest { extra, .. } => ("GlobalRequest", None, extra.len()),
+            Self::GlobalReply { .. } => ("GlobalReply", None, 0),
+            Self::Disconnect { message, .. } => ("Disconnect", None, message.len()),
+        };
+        match channel {
+            Some(ChannelId(number)) => write!(f, "{name} [channel {number}, {len} bytes]"),
+            None => write!(f, "{name} [{len} bytes]"),
+        }
+    }
 }
 
 /// One SSH connection, server side.

@@ -77,3 +77,28 @@ impl std::fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for ProtocolError {}
+
+#[cfg(test)]
+mod tests {
+    use super::ProtocolError;
+
+    #[test]
+    fn the_peer_is_told_the_rfcs_reason() {
+        for (error, reason) in [
+            (ProtocolError::BadTag, 5),
+            (ProtocolError::BadVersion, 8),
+            (ProtocolError::ServiceNotAvailable, 7),
+            (ProtocolError::NoCommonAlgorithm { list: "cipher" }, 3),
+            (
+                ProtocolError::KeyExchange {
+                    what: "public value",
+                },
+                3,
+            ),
+            (ProtocolError::Truncated { field: "data" }, 2),
+            (ProtocolError::WindowOverrun { channel: 1 }, 2),
+        ] {
+            assert_eq!(error.disconnect_reason(), reason, "{error}");
+        }
+    }
+}

@@ -373,13 +373,14 @@ impl Exchanges {
         if first {
             self.session_id.clone_from(&state.h);
         }
+        // First of all: a failure must be told under the keys that the client has.
+        let (opener, sealer) = state.keys(&self.session_id)?;
         outgoing.message(message::KEX_ECDH_REPLY, |fields| {
             fields.put_string(&state.agreed.host_key);
             fields.put_string(&state.server_public);
             fields.put_string(signature);
         });
         outgoing.message(message::NEWKEYS, |_| {});
-        let (opener, sealer) = state.keys(&self.session_id)?;
         outgoing.install(sealer, self.markers.strict);
         if first && self.markers.ext_info {
             send_ext_info(setup, outgoing);

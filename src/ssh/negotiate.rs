@@ -135,13 +135,13 @@ impl<'a> KexInit<'a> {
 
     /// Agrees on algorithms: of each list the first name of the client that is ours too.
     pub fn negotiate(&self, setup: &Setup) -> Result<Agreed, ProtocolError> {
-        let kex_name = first_common(self.kex, || kex_names(setup), "key exchange method")?;
+        let kex_name = first_common(self.kex, kex_names(setup), "key exchange method")?;
         let kex = Kex::by_name(kex_name).ok_or(ProtocolError::NoCommonAlgorithm {
             list: "key exchange method",
         })?;
         let host_key_algorithm = first_common(
             self.host_key,
-            || host_key_algorithms(setup).map(|(name, _)| name),
+            host_key_algorithms(setup).map(|(name, _)| name),
             "host key algorithm",
         )?;
         let host_key = host_key_algorithms(setup)
@@ -151,7 +151,7 @@ impl<'a> KexInit<'a> {
         let incoming = protection(setup, self.cipher_in, self.mac_in)?;
         let outgoing = protection(setup, self.cipher_out, self.mac_out)?;
         for list in [self.compression_in, self.compression_out] {
-            first_common(list, || std::iter::once(&b"none"[..]), "compression")?;
+            first_common(list, std::iter::once(&b"none"[..]), "compression")?;
         }
         let same_first = names(self.kex).next() == kex_names(setup).next()
             && names(self.host_key).next() == host_key_algorithms(setup).map(|(n, _)| n).next();
@@ -186,14 +186,14 @@ impl Agreed {
 
 fn protection(setup: &Setup, ciphers: &[u8], macs: &[u8]) -> Result<Protection, ProtocolError> {
     let list = "cipher";
-    let name = first_common(ciphers, || cipher_names(setup), list)?;
+    let name = first_common(ciphers, cipher_names(setup), list)?;
     let cipher = Cipher::by_name(name).ok_or(ProtocolError::NoCommonAlgorithm { list })?;
     if cipher.is_aead() {
         // The MAC list says nothing then (PROTOCOL 1.6 of OpenSSH, RFC 5647 section 5.1).
         return Ok(Protection { cipher, mac: None });
     }
     let list = "MAC";
-    let name = first_common(macs, || mac_names(setup), list)?;
+    let name = first_common(macs, mac_names(setup), list)?;
     let mac = Mac::by_name(name).ok_or(ProtocolError::NoCommonAlgorithm { list })?;
     Ok(Protection {
         cipher,
@@ -201,13 +201,15 @@ fn protection(setup: &Setup, ciphers: &[u8], macs: &[u8]) -> Result<Protection, 
     })
 }
 
-fn first_common<'a, 's, I: Iterator<Item = &'s [u8]>>(
+fn first_common<'a, 's>(
     theirs: &'a [u8],
-    ours: impl Fn() -> I,
+    ours: impl Iterator<Item = &'s [u8]>,
     list: &'static str,
 ) -> Result<&'a [u8], ProtocolError> {
+    // Once, since their list may be as long as a packet.
+    let ours: Vec<&[u8]> = ours.collect();
     names(theirs)
-        .find(|name| ours().any(|own| own == *name))
+        .find(|name| ours.contains(name))
         .ok_or(ProtocolError::NoCommonAlgorithm { list })
 }
 

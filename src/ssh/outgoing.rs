@@ -13,7 +13,6 @@ const LAST_TRANSPORT_NUMBER: u8 = 49;
 /// No MAC here has a longer tag.
 const TAG_MAX_BYTES: usize = 64;
 
-#[derive(Debug)]
 pub(super) struct Outgoing {
     buffer: Buffer,
     sealer: Sealer,
@@ -28,6 +27,18 @@ pub(super) struct Outgoing {
     /// Messages held back: `u32` length, payload.
     held: Vec<u8>,
     overflowed: bool,
+}
+
+impl std::fmt::Debug for Outgoing {
+    // Without the messages themselves.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("buffer", &self.buffer)
+            .field("sequence", &self.sequence)
+            .field("holding", &self.holding)
+            .field("held_bytes", &self.held.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outgoing {

@@ -8,7 +8,10 @@ use agent::ssh::crypto::cipher::{Cipher, DirectionKeys, Mac, Opener, Sealer};
 use agent::ssh::crypto::hash::Hash;
 use agent::ssh::message;
 use agent::ssh::wire::{Reader, Writer};
-use ring::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
+use ring::agreement::{
+    Algorithm, ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, X25519,
+    agree_ephemeral,
+};
 use ring::rand::SystemRandom;
 
 /// What the client offers and how it behaves.
@@ -323,10 +326,19 @@ impl Client {
         true
     }
 
+    /// Curve and hash of the first method that we offer and can do.
+    fn method(&self) -> (&'static Algorithm, Hash) {
+        match self.habits.kex.last() {
+            Some(&"ecdh-sha2-nistp256") => (&ECDH_P256, Hash::Sha256),
+            Some(&"ecdh-sha2-nistp384") => (&ECDH_P384, Hash::Sha384),
+            _ => (&X25519, Hash::Sha256),
+        }
+    }
+
     /// Sends our public value.
     pub fn send_public(&mut self) {
         let random = SystemRandom::new();
-        let private = EphemeralPrivateKey::generate(&X25519, &random).unwrap();
+        let private = EphemeralPrivateKey::generate(self.method().0, &random).unwrap();
         let public = private.compute_public_key().unwrap().as_ref().to_vec();
         let mut payload = vec![message::KEX_ECDH_INIT];
         payload.put_string(&public);
@@ -345,7 +357,8 @@ impl Client {
         let ours = self.expect(ours, "a reply before our KEXINIT")?;
         let theirs = self.their_kexinit.take();
         let theirs = self.expect(theirs, "a reply before their KEXINIT")?;
-        let peer = UnparsedPublicKey::new(&X25519, &server_public);
+        let (curve, hash) = self.method();
+        let peer = UnparsedPublicKey::new(curve, &server_public);
         let mut shared_secret = Vec::new();
         agree_ephemeral(private, &peer, |secret| shared_secret.put_mpint(secret)).unwrap();
         let exchange = frames::Exchange {
@@ -359,15 +372,14 @@ impl Client {
             shared_secret: shared_secret.clone().into(),
         };
         let version = self.server_version.clone().unwrap_or_default();
-        let h = Hash::Sha256.exchange(&exchange, &host_key, &version);
+        let h = hash.exchange(&exchange, &host_key, &version);
         if self.session_id.is_empty() {
             self.session_id.clone_from(&h);
         }
         self.send_now(&[message::NEWKEYS]);
         let cipher = Cipher::by_name(self.habits.ciphers[0].as_bytes()).unwrap();
         let mac = Mac::by_name(self.habits.macs[0].as_bytes()).filter(|_| !cipher.is_aead());
-        let derive =
-            |letter, len| Hash::Sha256.derive(&shared_secret, &h, letter, &self.session_id, len);
+        let derive = |letter, len| hash.derive(&shared_secret, &h, letter, &self.session_id, len);
         let keys = |letters: [u8; 3]| {
             let mac_bytes = mac.map_or(0, Mac::key_bytes);
             (

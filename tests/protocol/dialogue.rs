@@ -123,7 +123,9 @@ pub fn setup() -> Setup {
         kex: list(&[
             "mlkem768x25519-sha256",
             "curve25519-sha256",
+            "curve25519-sha256@libssh.org",
             "ecdh-sha2-nistp256",
+            "ecdh-sha2-nistp384",
         ]),
         host_keys: vec![HostKeyPublic {
             blob: "the host key".into(),

@@ -199,3 +199,54 @@ fn algorithms_are_told_in_words() {
         "curve25519-sha256 ssh-ed25519 aes128-ctr hmac-sha2-256"
     );
 }
+
+#[test]
+fn every_curve_carries_a_login_and_a_re_exchange() {
+    for kex in [
+        "curve25519-sha256",
+        "curve25519-sha256@libssh.org",
+        "ecdh-sha2-nistp256",
+        "ecdh-sha2-nistp384",
+    ] {
+        let mut dialogue = Dialogue::open(Habits {
+            kex: vec![kex],
+            ..Habits::default()
+        });
+        dialogue.core.rekey();
+        dialogue.run();
+        assert_eq!(dialogue.error, None, "{kex}");
+        assert_eq!(dialogue.client.exchanges, 2);
+        dialogue.forget();
+        session(&mut dialogue);
+    }
+}
+
+/// Debug output ends up in logs: it must not hold what passes through.
+#[test]
+fn debug_output_holds_no_content() {
+    let mut dialogue = Dialogue::with_channel(Habits::default());
+    dialogue.client.send(&channel_data(0, b"SECRET-in"));
+    dialogue
+        .client
+        .send(&channel_request(0, b"SECRET-request", true));
+    assert_eq!(dialogue.send_data(ChannelId(0), b"SECRET-out"), 10);
+    dialogue.core.rekey();
+    let wire = std::mem::take(&mut dialogue.client.wire);
+    dialogue.core.inbox()[..wire.len()].copy_from_slice(&wire);
+    dialogue.core.received(wire.len());
+    dialogue.take_events();
+    dialogue
+        .core
+        .send_request(ChannelId(0), b"SECRET-held", false, b"");
+    let list = |bytes: &[u8]| format!("{bytes:?}").trim_matches(['[', ']']).to_owned();
+    let debug = format!("{:?}", dialogue.core);
+    assert!(
+        !debug.contains("SECRET") && !debug.contains(&list(b"SECRET")),
+        "{debug}"
+    );
+    let event = agent::ssh::Event::ChannelData {
+        channel: ChannelId(3),
+        data: b"SECRET",
+    };
+    assert_eq!(format!("{event:?}"), "ChannelData [channel 3, 6 bytes]");
+}
