@@ -591,7 +591,6 @@ impl<'a> Connection<'a> {
 
     /// Waits until something can be done.
     fn wait(&mut self) -> Result<(), Stop> {
-        // Asked first: it may allocate, and so needs the core for itself.
         let wants_input = self.wants_input();
         let wants_output = !self.core.outbox().is_empty();
         let mut set = Vec::with_capacity(8);
@@ -646,12 +645,12 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    fn wants_input(&mut self) -> bool {
+    fn wants_input(&self) -> bool {
         let served = self
             .sessions
             .as_ref()
             .is_none_or(|sessions| !sessions.is_full());
-        served && !self.core.inbox().is_empty()
+        served && self.core.wants_input()
     }
 
     /// Sends what is left to say, for a bounded time.
