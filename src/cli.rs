@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -188,7 +188,8 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
         Err(status) => return status,
     };
     let options = loaded.config.global();
-    logging::init(destination(serve, &options), options.log_level);
+    let destination = destination(serve, &options);
+    logging::init(destination.clone(), options.log_level);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -199,7 +200,10 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
     if serve.probe {
         return probe(&options, &host_keys);
     }
-    if !serve.inetd && io::stderr().is_terminal() {
+    // A service manager has no use for it.
+    let by_hand = destination == logging::Destination::Stderr
+        && std::env::var_os("NOTIFY_SOCKET").is_none();
+    if by_hand && !serve.inetd {
         welcome(&options, &loaded);
     }
     monitor::serve(monitor::Start {
@@ -232,7 +236,7 @@ fn probe(options: &Options, host_keys: &[HostKey]) -> ExitCode {
     }
 }
 
-/// For a person at a terminal: how to try the server.
+/// For a person who started it by hand: how to try the server.
 fn welcome(options: &Options, loaded: &Loaded) {
     let source = match &loaded.path {
         Some(path) => path.display().to_string(),
