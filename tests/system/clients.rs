@@ -196,14 +196,15 @@ pub fn talkative(ssh: &Command) -> Command {
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
+        let installed = std::env::var_os("HOME")
+            .map(|home| Path::new(&home).join(".cache/agent-xtask/python-clients/bin/python3"));
         std::env::var_os("TEST_PYTHON")
             .map(PathBuf::from)
-            .unwrap_or_else(|| {
-                panic!(
-                    "TEST_PYTHON must name a Python with paramiko and asyncssh; \
-                 `cargo xtask test system` installs one and says where it is"
-                )
-            })
+            .or(installed.filter(|python| python.exists()))
+            .expect(
+                "TEST_PYTHON must name a Python with paramiko and asyncssh: `cargo xtask setup` \
+                 installs one",
+            )
     })
 }
 

@@ -19,10 +19,12 @@ pub const CASES: &[Case] = &[
     Case::new("hostile::reset_at_every_point", reset_at_every_point),
     Case::new("hostile::thousand_connections", thousand_connections)
         .long()
-        .alone(),
+        .alone()
+        .shipped(),
     Case::new("hostile::memory_after_sessions", memory_after_sessions)
         .long()
-        .alone(),
+        .alone()
+        .shipped(),
 ];
 
 fn still_works(server: &Server, user: &User) {

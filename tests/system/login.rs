@@ -61,7 +61,11 @@ fn root_variants(world: &World) {
     }
     for setting in ["no", "forced-commands-only"] {
         let ran = log_in(setting, "", "id -u");
-        assert_eq!((ran.out().as_str(), ran.code()), ("", Some(255)), "{setting}");
+        assert_eq!(
+            (ran.out().as_str(), ran.code()),
+            ("", Some(255)),
+            "{setting}"
+        );
     }
     let forced = log_in("forced-commands-only", "command=\"echo forced\" ", "id -u");
     assert_eq!(forced.success(), "forced\n");

@@ -16,8 +16,8 @@ const AREAS: [(&str, fn(&Plan) -> Result<Counts, Failure>); 9] = [
     ("unit", unit),
     ("helper", helper),
     ("integration", integration),
-    ("system", system),
     ("static", static_build),
+    ("system", system),
     ("size", size),
     ("chroot", chroot),
 ];
@@ -275,6 +275,9 @@ fn system(plan: &Plan) -> Result<Counts, Failure> {
     cargo.env("TEST_PYTHON", python);
     if plan.quick {
         cargo.env("SYSTEM_TESTS_QUICK", "1");
+    } else {
+        // What ships is what is tested; the other areas test builds with all checks on.
+        cargo.env("AGENT_UNDER_TEST", dist::build(Target::native()?)?.file);
     }
     step(plan, "system.log", &mut cargo)
 }
