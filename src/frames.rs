@@ -5,6 +5,8 @@
 //! in a user's `net` the monitor numbers them, in [`ToNet::Adopt`]. The monitor believes nothing
 //! here: `monitor::permit` says which frame is allowed in which phase and how often.
 
+#![forbid(unsafe_code)]
+
 use agent_helper::wire::Bytes;
 use agent_helper::{wire_enum, wire_struct};
 

@@ -4,6 +4,8 @@
 //! may carry as descriptors is said at each variant; anything else ends the helper or, at the
 //! other end, its connection.
 
+#![forbid(unsafe_code)]
+
 use crate::wire::{Bytes, Vec};
 use crate::{wire_enum, wire_struct};
 

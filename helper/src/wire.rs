@@ -7,6 +7,8 @@
 //!
 //! This is not the SSH encoding (RFC 4251 section 5); that is the agent's `ssh::wire`.
 
+#![forbid(unsafe_code)]
+
 use alloc::boxed::Box;
 pub use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
