@@ -201,8 +201,8 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
         return probe(&options, &host_keys);
     }
     // A service manager has no use for it.
-    let by_hand = destination == logging::Destination::Stderr
-        && std::env::var_os("NOTIFY_SOCKET").is_none();
+    let by_hand =
+        destination == logging::Destination::Stderr && std::env::var_os("NOTIFY_SOCKET").is_none();
     if by_hand && !serve.inetd {
         welcome(&options, &loaded);
     }
@@ -250,7 +250,8 @@ fn welcome(options: &Options, loaded: &Loaded) {
         text.push_str(&format!("try it from another terminal: {line}\n"));
         if let Some(file) = missing_key_file(options) {
             text.push_str(&format!(
-                "{file} does not exist yet; let your key in: cat ~/.ssh/id_ed25519.pub >> {file}\n"
+                "no key may log in yet; let yours in: \
+                 mkdir -p -m 700 ~/.ssh && cat ~/.ssh/id_ed25519.pub >> {file}\n"
             ));
         }
     }

@@ -236,7 +236,7 @@ fn open_all(options: &Options) -> Result<Vec<Listener>, String> {
     // As sshd: a host without IPv6 serves on IPv4 all the same.
     if listeners.is_empty() {
         errors.push("cannot listen on any address".into());
-        return Err(errors.join("\n"));
+        return Err(errors.join("; "));
     }
     for error in errors {
         log::error!("{error}");
