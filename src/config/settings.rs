@@ -266,7 +266,7 @@ fn set(
         Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line, warn)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
         Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
-        Keyword::UseDns => to.use_dns = Some(value::yes_no(single(line)?)?),
+        Keyword::UseDns => to.use_dns = Some(use_dns(single(line)?, warn)?),
         Keyword::VersionAddendum => to.version_addendum = Some(version_addendum(line)?),
         Keyword::Include | Keyword::Match => {
             unreachable!("invariant: the reader takes Include and Match itself")
@@ -601,6 +601,15 @@ fn syslog_facility(text: &str) -> Parsed<&'static str> {
         .map(|&(name, _)| (name, name))
         .collect();
     value::one_of(text, &names)
+}
+
+/// Names of clients are not looked up yet: what is written for names matches nobody then.
+fn use_dns(text: &str, warn: &mut dyn FnMut(String)) -> Parsed<bool> {
+    let wanted = value::yes_no(text)?;
+    if wanted {
+        warn("clients' names are not looked up yet; patterns see addresses only".to_owned());
+    }
+    Ok(wanted)
 }
 
 fn version_addendum(line: &Line<'_>) -> Parsed<String> {

@@ -127,3 +127,37 @@ fn service_scripts_are_shell() {
         );
     }
 }
+
+/// Reason codes are an interface: those on the page exist, and those for refused accounts are on it.
+#[test]
+fn the_page_of_refusals_names_the_codes_of_the_program() {
+    let page = fs::read_to_string(root("docs/refusals.md")).unwrap();
+    let mut source = String::new();
+    for entry in fs::read_dir(root("src/monitor")).unwrap() {
+        source.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    let is_code = |word: &&str| {
+        word.len() > 3
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    let mut on_page = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let first = line.split(" | ").next().unwrap();
+        on_page.extend(first.split('`').filter(is_code));
+    }
+    assert!(on_page.len() > 15, "{on_page:?}");
+    for code in &on_page {
+        assert!(
+            source.contains(&format!("\"{code}\"")),
+            "{code} is on the page only"
+        );
+    }
+    let allowed = fs::read_to_string(root("src/monitor/allowed.rs")).unwrap();
+    let (_, body) = allowed.split_once("fn code(self)").unwrap();
+    let (body, _) = body.split_once("fn text(self)").unwrap();
+    for code in body.split('"').filter(is_code) {
+        assert!(on_page.contains(&code), "{code} is not in docs/refusals.md");
+    }
+}
