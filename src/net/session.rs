@@ -112,6 +112,13 @@ impl Session {
         matches!(self.stage, Stage::Running | Stage::Over)
     }
 
+    /// The channel stays until the program's first process ended, whatever the client does: without
+    /// exit-status OpenSSH's multiplexing client takes an end for a failure. A terminal's session is
+    /// hung up instead.
+    pub(super) fn awaits_exit(&self) -> bool {
+        self.is_running() && !matches!(self.terminal, Terminal::Open)
+    }
+
     /// Counts against MaxSessions.
     pub(super) fn is_open(&self) -> bool {
         !self.close_sent
@@ -267,7 +274,8 @@ impl Session {
             self.eof_sent = true;
             core.send_eof(self.channel);
         }
-        if self.close_received || (self.exit_told && self.eof_sent) {
+        let abandoned = self.close_received && !self.awaits_exit();
+        if abandoned || (self.exit_told && self.eof_sent) {
             self.close_sent = true;
             self.streams.close_all();
             core.send_close(self.channel);

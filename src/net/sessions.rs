@@ -209,7 +209,9 @@ impl Sessions {
         // A program that ended, or was never asked for, is nothing that the helper knows of.
         let helper_knows = match &session.stage {
             Stage::Preparing(_) => !matches!(session.terminal, Terminal::None),
-            Stage::Starting | Stage::Running | Stage::Refused => true,
+            // What waits for its end is told nothing: it would be forgotten, and its status with it.
+            Stage::Running => !session.awaits_exit(),
+            Stage::Starting | Stage::Refused => true,
             Stage::Over => false,
         };
         session.close_received();
@@ -788,6 +790,27 @@ mod tests {
             .helper_says(&SessionToNet::TerminalOpened { session: 1 }, &[master])
             .unwrap();
         assert!(!stage.sessions.has_terminal());
+    }
+
+    #[test]
+    fn a_closed_channel_waits_for_the_exit_status_of_its_program() {
+        let mut stage = Stage::new(policy());
+        stage.request("exec", &strings(&["true"]));
+        let (ours, _theirs) = pipes();
+        stage
+            .helper_says(&SessionToNet::Started { session: 1, pid: 5 }, &ours)
+            .unwrap();
+        stage.sessions.client_close(CHANNEL).unwrap();
+        stage.sessions.pump(&mut stage.core);
+        assert_eq!(stage.helper_got(), [start("true")]);
+        assert!(stage.sessions.sessions.iter().all(Session::is_open));
+        let ended = SessionToNet::Ended {
+            session: 1,
+            ending: Ending::Exit { status: 0 },
+        };
+        stage.helper_says(&ended, &[]).unwrap();
+        stage.sessions.pump(&mut stage.core);
+        assert!(!stage.sessions.sessions.iter().any(Session::is_open));
     }
 
     #[test]
