@@ -27,6 +27,8 @@ pub enum Class {
 pub enum Quiet {
     /// Any: it can only restrict what is not served.
     Always,
+    /// `no`, of a keyword that takes `yes`, `no` and the like.
+    Off,
     /// These, in any case.
     Values(&'static [&'static str]),
 }
@@ -109,7 +111,7 @@ pub fn find(name: &str) -> Option<&'static Entry> {
         .find(|entry| entry.name.eq_ignore_ascii_case(name))
 }
 
-const NO: Quiet = Quiet::Values(&["no"]);
+const NO: Quiet = Quiet::Off;
 const NONE: Quiet = Quiet::Values(&["none"]);
 const NO_FORWARDING: &str = "forwarding is not served";
 const NO_PASSWORD: &str = "password logins are not offered; users need a key";
@@ -280,7 +282,7 @@ pub const TABLE: &[Entry] = &[
     set_in_match("PermitUserRC", Keyword::PermitUserRc),
     set("PerSourceMaxStartups", Keyword::PerSourceMaxStartups),
     set("PerSourceNetBlockSize", Keyword::PerSourceNetBlockSize),
-    unserved_global("PerSourcePenalties", NO, NO_PENALTIES),
+    unserved_global("PerSourcePenalties", Quiet::Values(&["no"]), NO_PENALTIES),
     unserved_global("PerSourcePenaltyExemptList", Quiet::Always, NO_PENALTIES),
     set("PidFile", Keyword::PidFile),
     set("Port", Keyword::Port),

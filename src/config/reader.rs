@@ -308,10 +308,18 @@ impl Reader {
     ) {
         let silent = match quiet {
             Quiet::Always => true,
+            Quiet::Off => all_values_in(&line.arguments, &["no"]),
             Quiet::Values(values) => all_values_in(&line.arguments, values),
         };
         if line.arguments.is_empty() {
             self.error(place, &format!("{}: has no value", entry.name));
+        } else if quiet == Quiet::Off && !is_switch(&line.arguments) {
+            let what = format!(
+                "{}: \"{}\" is no value of it",
+                entry.name,
+                line.arguments.join(" ")
+            );
+            self.error(place, &what);
         } else if !silent {
             self.warn_once(place, entry, why);
         }
@@ -368,6 +376,23 @@ fn all_values_in(arguments: &[String], values: &[&str]) -> bool {
                 .iter()
                 .any(|value| value.eq_ignore_ascii_case(argument))
         })
+}
+
+/// Whether a keyword about something that is not served has a value that sshd would take, so that
+/// a slip of the pen is found now and not when it is served.
+fn is_switch(arguments: &[String]) -> bool {
+    const VALUES: &[&str] = &[
+        "yes",
+        "no",
+        "all",
+        "local",
+        "remote",
+        "clientspecified",
+        "point-to-point",
+        "ethernet",
+        "delayed",
+    ];
+    arguments.len() == 1 && all_values_in(arguments, VALUES)
 }
 
 fn unknown(keyword: &str) -> String {

@@ -191,6 +191,27 @@ fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
 }
 
 #[test]
+fn a_slip_in_what_is_not_served_is_found_all_the_same() {
+    for text in [
+        "X11Forwarding maybe",
+        "PasswordAuthentication yes no",
+        "UsePAM",
+        "PermitOpen",
+    ] {
+        assert_eq!(errors(text).len(), 1, "{text}");
+    }
+    for text in [
+        "AllowTcpForwarding local",
+        "PermitTunnel ethernet",
+        "Compression delayed",
+    ] {
+        assert_eq!(loaded(text).warnings.len(), 1, "{text}");
+    }
+    let penalties = "PerSourcePenalties crash:90s authfail:5s";
+    assert_eq!(loaded(penalties).warnings.len(), 1);
+}
+
+#[test]
 fn match_blocks_replace_global_values_and_the_first_match_wins() {
     let config = loaded(
         "ForceCommand global\nAllowUsers everybody\nSubsystem a one\n\

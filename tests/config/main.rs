@@ -252,7 +252,18 @@ fn the_dump_is_that_of_sshd() {
             included.display()
         ),
     ] {
-        assert_same_dump(&place, &place.config(lines), &[], SHARED);
+        // Without root our default is another port.
+        let port = if lines.contains("Port ") {
+            ""
+        } else {
+            "Port 22\n"
+        };
+        assert_same_dump(
+            &place,
+            &place.config(&format!("{port}{lines}")),
+            &[],
+            SHARED,
+        );
     }
 }
 
@@ -269,7 +280,7 @@ fn match_blocks_hold_for_whom_they_hold_in_sshd() {
     let config = place.write(
         "sshd_config",
         &format!(
-            "HostKey {}\nPidFile none\n{lines}",
+            "Port 22\nHostKey {}\nPidFile none\n{lines}",
             place.path("key").display()
         ),
     );
