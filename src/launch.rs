@@ -653,6 +653,32 @@ mod tests {
     }
 
     #[test]
+    fn kernels_without_close_range_lose_their_descriptors_too() {
+        // SAFETY: the child makes system calls only, on its own descriptor table, and exits.
+        let child = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let kept = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY);
+                let from = libc::fcntl(kept, libc::F_DUPFD, 300);
+                // More than one buffer of directory entries, with gaps.
+                for number in (from..from + 200).step_by(3) {
+                    libc::dup2(kept, number);
+                }
+                let mut good = close_listed(from) && libc::fcntl(kept, libc::F_GETFD) >= 0;
+                for number in from..from + 200 {
+                    good &= libc::fcntl(number, libc::F_GETFD) == -1;
+                }
+                libc::_exit(if good { 0 } else { 1 });
+            }
+            Pid::from_raw(child).unwrap()
+        };
+        let (_, status) = rustix::process::waitpid(Some(child), WaitOptions::empty())
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+    }
+
+    #[test]
     fn many_threads_launch_at_once() {
         std::thread::scope(|scope| {
             for _ in 0..8 {

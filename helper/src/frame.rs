@@ -54,7 +54,7 @@ wire_struct! {
         pub forced_command: Option<Bytes>,
         /// PermitTTY, less `no-pty` or `restrict`.
         pub permit_pty: bool,
-        /// PermitUserRC, less `no-user-rc` or `restrict`.
+        /// PermitUserRC, less `no-user-rc` or `restrict`, and not with `ForceCommand`.
         pub permit_user_rc: bool,
         /// Print /etc/motd in login shells with a terminal.
         pub print_motd: bool,

@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{
@@ -40,8 +41,9 @@ pub fn open() -> Result<Terminal, Errno> {
     grantpt(&master)?;
     unlockpt(&master)?;
     let path = ptsname(&master, Vec::new())?.into_bytes();
-    // By the master, so that no other mount of devpts is in the way.
-    let slave = ioctl_tiocgptpeer(&master, flags)?;
+    // By the master, so that no other mount of devpts is in the way; by its path before 4.13.
+    let slave = ioctl_tiocgptpeer(&master, flags)
+        .or_else(|_| crate::path::open(&path, OFlags::RDWR | OFlags::NOCTTY))?;
     Ok(Terminal {
         master,
         slave,

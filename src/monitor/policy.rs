@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use agent_helper::frame::Policy;
+use agent_helper::pattern::admits;
 use agent_helper::wire::{Bytes, Wire};
 
 use super::connection::{AcceptedKey, Attempt};
@@ -17,7 +18,6 @@ use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
 use crate::config::options::PermitUserEnvironment;
 use crate::limits::NOLOGIN_MAX_BYTES;
-use crate::pattern::matches_one;
 use crate::records::{LastLogin, Records};
 use crate::ssh::crypto::hash::Hash;
 
@@ -65,11 +65,7 @@ pub(super) fn build(
         key_environment: rights
             .environment
             .iter()
-            .filter(|(name, _)| {
-                user_environment
-                    .iter()
-                    .any(|pattern| matches_one(name, pattern))
-            })
+            .filter(|(name, _)| admits(&user_environment, name))
             .map(|(name, value)| (name.clone().into(), value.clone().into()))
             .collect(),
         accept_env: options
@@ -80,7 +76,10 @@ pub(super) fn build(
         user_environment,
         forced_command: forced_command(options, rights.command),
         permit_pty: options.permit_tty && rights.permit_pty,
-        permit_user_rc: options.permit_user_rc && rights.permit_user_rc,
+        // With ForceCommand nothing of the user's runs before it, as with sshd.
+        permit_user_rc: options.permit_user_rc
+            && rights.permit_user_rc
+            && options.force_command.is_none(),
         print_motd: options.print_motd,
         last_login,
         nologin: nologin(account.uid),

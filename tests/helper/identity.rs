@@ -122,6 +122,29 @@ fn without_a_change_of_identity_the_helper_must_already_be_it() {
 }
 
 #[test]
+fn a_server_of_an_ordinary_user_serves_that_user_without_any_change() {
+    require_root();
+    // The test's own identity stands for the user's.
+    let mut login = Login::with(|policy| {
+        policy.change_identity = false;
+        policy.identity.uid = 0;
+        policy.identity.groups = vec![GID];
+    });
+    assert_eq!(login.run("id -u").0, "0\n");
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let groups = own
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .unwrap();
+    let expected: Vec<&str> = groups.split_whitespace().collect();
+    assert_eq!(
+        login.helper.status("Groups"),
+        expected.join(" "),
+        "left as they were"
+    );
+}
+
+#[test]
 fn a_chroot_that_others_can_write_to_is_refused() {
     let (step, ..) = failure(|policy| policy.chroot = Some(policy.identity.home.clone()));
     assert_eq!(step, "chroot: bad ownership or modes of a component");

@@ -177,13 +177,13 @@ fn inside_a_launch_refused_later_moves_on() {
 }
 
 #[test]
-fn without_proc_an_unlinked_file_serves() {
-    run_in_namespaces("modes::inside_without_proc_an_unlinked_file_serves");
+fn without_proc_and_dev_an_unlinked_file_serves() {
+    run_in_namespaces("modes::inside_without_proc_and_dev_an_unlinked_file_serves");
 }
 
 #[test]
 #[ignore = "run by the test without `inside_`, in namespaces"]
-fn inside_without_proc_an_unlinked_file_serves() {
+fn inside_without_proc_and_dev_an_unlinked_file_serves() {
     bar_memfds();
     let directory = mount("exec");
     let status = Command::new("umount")
@@ -191,14 +191,17 @@ fn inside_without_proc_an_unlinked_file_serves() {
         .status()
         .expect("umount");
     assert!(status.success());
-    // What lies below may be another /proc: covered by an empty one.
-    assert!(
-        Command::new("mount")
-            .args(["-t", "tmpfs", "tmpfs", "/proc"])
-            .status()
-            .unwrap()
-            .success()
-    );
+    // What lies below may be another /proc: covered by an empty one. And no /dev/null either.
+    for path in ["/proc", "/dev"] {
+        let mut mount = Command::new("mount");
+        assert!(
+            mount
+                .args(["-t", "tmpfs", "tmpfs", path])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
     let mut image = prepare_in(HelperMode::Auto, &own_image(), vec![directory]).unwrap();
     assert_eq!(image.mode(), Mode::UnlinkedFile);
     assert_serves(&mut image);
