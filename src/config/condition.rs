@@ -25,6 +25,13 @@ enum Criterion {
 }
 
 impl Condition {
+    /// Whether the names of the user's groups are needed to tell.
+    pub fn asks_for_groups(&self) -> bool {
+        self.criteria
+            .iter()
+            .any(|criterion| matches!(criterion, Criterion::Group(_)))
+    }
+
     /// Reads the arguments of a `Match` line, `attribute pattern` or `attribute=pattern`.
     pub fn parse(arguments: &[String]) -> Parsed<Self> {
         let mut criteria = Vec::new();

@@ -23,6 +23,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use condition::Condition;
 pub use options::Options;
 use reader::{Reader, Section};
 use settings::Settings;
@@ -162,6 +163,15 @@ impl Config {
         Options::new(&self.global, &self.listen, self.as_root)
     }
 
+    /// Whether anything depends on the names of a user's groups: looking them up can be slow.
+    pub fn asks_for_groups(&self) -> bool {
+        self.sections.iter().any(|section| {
+            let asked = section.conditions.iter().any(Condition::asks_for_groups);
+            let lists = [&section.settings.allow_groups, &section.settings.deny_groups];
+            asked || lists.iter().any(|list| !list.0.is_empty())
+        })
+    }
+
     /// The values for one connection: those of the `Match` blocks that hold for `subject`, else the
     /// global ones.
     pub fn effective(&self, subject: &Subject<'_>) -> Options {
@@ -201,7 +211,7 @@ impl Config {
 
 impl Section {
     fn is_global(&self) -> bool {
-        self.conditions.iter().all(condition::Condition::is_all)
+        self.conditions.iter().all(Condition::is_all)
     }
 }
 

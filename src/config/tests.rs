@@ -433,3 +433,16 @@ fn the_dump_of_a_configuration_gives_the_same_configuration() {
         .replace("hostkey /etc/ssh", "#hostkey /etc/ssh");
     assert_eq!(loaded(&dump).config.global(), plain.global(), "{dump}");
 }
+
+#[test]
+fn groups_are_asked_for_only_where_something_depends_on_them() {
+    for (text, asked) in [
+        ("", false),
+        ("AllowUsers root\nMatch User a\nBanner none\n", false),
+        ("AllowGroups wheel\n", true),
+        ("Match Group wheel\nBanner none\n", true),
+        ("Match User a\nDenyGroups x\n", true),
+    ] {
+        assert_eq!(loaded(text).config.asks_for_groups(), asked, "{text}");
+    }
+}

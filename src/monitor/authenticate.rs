@@ -136,7 +136,11 @@ impl Monitor {
         let unknown = found.is_none();
         let account = found.unwrap_or_else(|| Account::decoy(self.host.decoy_id()));
         let groups = account.groups();
-        let group_names = account::group_names(&groups);
+        let group_names = if connection.generation.config.asks_for_groups() {
+            account::group_names(&groups)
+        } else {
+            Vec::new()
+        };
         let text = String::from_utf8_lossy(user);
         let ends = connection.ends;
         let options = connection.generation.config.effective(&Subject {
