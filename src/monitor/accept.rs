@@ -9,7 +9,7 @@ use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
 use super::permit::Permit;
 use super::setup::connection_options;
-use super::socket::{Client, Ends};
+use super::socket::{Client, Ends, host_text};
 use super::startups::{Bounds, Drop};
 use super::timers::Deadline;
 use super::{Monitor, log as lines};
@@ -138,7 +138,7 @@ impl Monitor {
         log::debug!(
             "Connection from {} on {} port {}",
             connection.place(),
-            ends.local.ip(),
+            host_text(ends.local),
             ends.local.port()
         );
         self.connections.insert(key, connection);
@@ -154,7 +154,7 @@ impl Monitor {
         options: &Options,
         ends: Ends,
     ) -> Result<super::startups::Slot, &'static str> {
-        let place = format!("{} port {}", ends.peer.ip(), ends.peer.port());
+        let place = format!("{} port {}", host_text(ends.peer), ends.peer.port());
         if self.connections.len() >= self.host.connections_max {
             self.log_drop(&format!(
                 "drop connection from {place}: no more descriptors"
@@ -212,8 +212,8 @@ impl Monitor {
         log::info!(
             target: LOGIN,
             "Timeout before authentication for connection from {} to {}",
-            connection.ends.peer.ip(),
-            connection.ends.local.ip()
+            host_text(connection.ends.peer),
+            host_text(connection.ends.local)
         );
         log::info!(
             "{}",

@@ -15,7 +15,7 @@ use super::helpers::Helper;
 use super::ids::NetId;
 use super::keys::KeySearch;
 use super::permit::{Permit, Stage};
-use super::socket::{Client, Ends};
+use super::socket::{Client, Ends, host_text};
 use super::startups::Slot;
 use super::terminals::Terminal;
 use super::timers::TimerId;
@@ -205,7 +205,7 @@ impl Connection {
 
     /// `ADDRESS port PORT`, as OpenSSH's log lines have it.
     pub(super) fn place(&self) -> String {
-        format!("{} port {}", self.ends.peer.ip(), self.ends.peer.port())
+        format!("{} port {}", host_text(self.ends.peer), self.ends.peer.port())
     }
 
     pub(super) fn age(&self) -> Duration {

@@ -7,6 +7,7 @@ use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
 
 use super::connection::{Connection, LoggedUser, Phase, Session};
 use super::ids::ConnectionKey;
+use super::socket::host_text;
 use super::terminals::Terminal;
 use super::{Monitor, clock};
 use crate::limits::{SESSIONS_PER_CONNECTION_MAX, TERMINALS_PER_CONNECTION_MAX};
@@ -97,7 +98,7 @@ impl Monitor {
         let session = live.sessions.entry(number).or_default();
         session.pid = pid;
         if let (Some(terminal), false) = (&session.terminal, session.recorded) {
-            let host = peer.ip().to_string();
+            let host = host_text(peer);
             let entry = entry(&live.login, terminal, &host, peer.ip(), pid);
             records.login(&entry);
             records.set_last_login(live.login.uid, &entry);

@@ -9,6 +9,7 @@ use super::Monitor;
 use super::connection::{Attempt, Connection, Phase};
 use super::ids::{ConnectionKey, NetId};
 use super::permit::Stage;
+use super::socket::host_text;
 use crate::frames::CloseReason;
 use crate::limits::{LOG_LINE_MAX_BYTES, PEER_TEXT_MAX_BYTES};
 use crate::logging::escape;
@@ -44,7 +45,7 @@ pub(super) fn fields(
     let user = user.map_or_else(|| "-".to_owned(), |name| format!("\"{}\"", user_text(name)));
     format!(
         "event={event} user={user} address={} port={} reason={reason}",
-        connection.peer().ip(),
+        host_text(connection.peer()),
         connection.peer().port(),
     )
 }

@@ -12,7 +12,7 @@ use agent_helper::wire::{Bytes, Wire};
 use super::connection::{AcceptedKey, Attempt};
 use super::host::Host;
 use super::key_reading::expand;
-use super::socket::Ends;
+use super::socket::{Ends, host_text};
 use crate::account::Account;
 use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
@@ -52,7 +52,7 @@ pub(super) fn build(
     let title = [
         account.name.as_slice(),
         b"@",
-        ends.peer.ip().to_string().as_bytes(),
+        host_text(ends.peer).as_bytes(),
     ]
     .concat();
     let user_environment = environment_patterns(&options.permit_user_environment);
@@ -167,14 +167,9 @@ fn environment(host: &Host, account: &Account, ends: Ends) -> Vec<(Bytes, Bytes)
     if let Some(zone) = &host.time_zone {
         variables.push(("TZ".into(), zone.clone().into()));
     }
-    let client = format!("{} {} {}", peer.ip(), peer.port(), local.port());
-    let both = format!(
-        "{} {} {} {}",
-        peer.ip(),
-        peer.port(),
-        local.ip(),
-        local.port()
-    );
+    let (from, to) = (host_text(peer), host_text(local));
+    let client = format!("{from} {} {}", peer.port(), local.port());
+    let both = format!("{from} {} {to} {}", peer.port(), local.port());
     variables.push(("SSH_CLIENT".into(), client.as_str().into()));
     variables.push(("SSH_CONNECTION".into(), both.as_str().into()));
     variables

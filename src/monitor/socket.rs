@@ -12,6 +12,18 @@ pub(super) struct Ends {
     pub local: SocketAddr,
 }
 
+/// What stands for both ends where --inetd's descriptors are no socket.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::MAX);
+
+/// An address as text: `UNKNOWN`, as OpenSSH says it, where there is none.
+pub(super) fn host_text(address: SocketAddr) -> String {
+    if address == NO_ADDRESS {
+        "UNKNOWN".to_owned()
+    } else {
+        address.ip().to_string()
+    }
+}
+
 /// A client's connection: one socket, or with --inetd two descriptors of any kind.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -47,11 +59,9 @@ impl Client {
 
     /// Takes the descriptors that inetd hands over. Addresses are the socket's, where it is one.
     pub(super) fn inherited(input: OwnedFd, output: OwnedFd) -> (Self, Ends) {
-        // As OpenSSH says it where there is no socket: UNKNOWN port 65535.
-        let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), u16::MAX);
         let ends = ends(input.as_fd()).unwrap_or(Ends {
-            peer: unknown,
-            local: unknown,
+            peer: NO_ADDRESS,
+            local: NO_ADDRESS,
         });
         let cookie = sockopt::socket_cookie(&input).unwrap_or(0);
         (
@@ -148,6 +158,15 @@ mod tests {
         let (first, _) = Client::accepted(server.into(), &ours).unwrap();
         let (second, _) = Client::accepted(copy.into(), &ours).unwrap();
         assert_eq!(first.cookie, second.cookie);
+    }
+
+    #[test]
+    fn descriptors_that_are_no_socket_have_no_address() {
+        let (input, output) = rustix::pipe::pipe().unwrap();
+        let (_, ends) = Client::inherited(input, output);
+        assert_eq!(host_text(ends.peer), "UNKNOWN");
+        assert_eq!(ends.peer.port(), 65535);
+        assert_eq!(host_text("192.0.2.1:65535".parse().unwrap()), "192.0.2.1");
     }
 
     #[test]
