@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
 use rustix::process::geteuid;
@@ -44,6 +45,39 @@ pub fn load(options: &Options, as_root: bool) -> Result<Vec<HostKey>, Vec<String
     make(&options.host_key_dir, as_root)
         .map(|key| vec![key])
         .map_err(|error| vec![error])
+}
+
+/// As [`load`], for a server that runs: a key that lives in memory stays the server's key, and is
+/// written if the disk takes it by now.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_again(
+    options: &Options,
+    as_root: bool,
+    current: &[Arc<HostKey>],
+) -> Result<Vec<Arc<HostKey>>, Vec<String>> {
+    let found = find(options)?;
+    if !found.is_empty() {
+        return Ok(found.into_iter().map(Arc::new).collect());
+    }
+    let Some(key) = current.iter().find(|key| !key.persisted) else {
+        return load(options, as_root).map(|keys| keys.into_iter().map(Arc::new).collect());
+    };
+    let path = key_path(&options.host_key_dir);
+    let written = trusted_path::create(&options.host_key_dir, as_root).and_then(|()| {
+        write_file(&path, &key.private, COMMENT).map_err(|error| error.to_string())?;
+        read_file(&path)
+    });
+    Ok(vec![match written {
+        Ok(private) => Arc::new(HostKey {
+            private,
+            path,
+            persisted: true,
+        }),
+        Err(_) => Arc::clone(key),
+    }])
 }
 
 /// As [`load`], but makes nothing: empty where a key would be made at start.
@@ -263,15 +297,22 @@ fn check_access(metadata: &fs::Metadata) -> Result<(), String> {
     Ok(())
 }
 
+/// Comment of a key that was made here.
+const COMMENT: &str = "agent";
+
+fn key_path(directory: &Path) -> PathBuf {
+    directory.join("ssh_host_ed25519_key")
+}
+
 /// Makes the first key. What cannot be written is kept in memory: a box with a full or read-only
 /// disk must still let its administrator in.
 fn make(directory: &Path, as_root: bool) -> Result<HostKey, String> {
-    let path = directory.join("ssh_host_ed25519_key");
+    let path = key_path(directory);
     let private = PrivateKey::generate(KeyType::Ed25519, &Random::system())
         .map_err(|_| "no host key could be made: the system's random source failed".to_owned())?;
     let fingerprint = private.public().fingerprint();
     let written = trusted_path::create(directory, as_root).and_then(|()| {
-        write_file(&path, &private, "agent").map_err(|error| {
+        write_file(&path, &private, COMMENT).map_err(|error| {
             // Another server of ours may have been faster; its key is the one then.
             if error.kind() == io::ErrorKind::AlreadyExists {
                 String::new()
@@ -497,6 +538,31 @@ mod tests {
         };
         let keys = load(&options, false).unwrap();
         assert!(!keys[0].persisted);
+    }
+
+    #[test]
+    fn a_key_in_memory_stays_when_the_configuration_is_read_again() {
+        let directory = Directory::new("again");
+        let blocked = directory.0.join("keys");
+        fs::write(&blocked, "").unwrap();
+        let options = Options {
+            host_key_dir: blocked.clone(),
+            ..directory.options("")
+        };
+        let first: Vec<Arc<HostKey>> = load(&options, false)
+            .unwrap()
+            .into_iter()
+            .map(Arc::new)
+            .collect();
+        let again = load_again(&options, false, &first).unwrap();
+        assert_eq!(again[0].private.public(), first[0].private.public());
+        assert!(!again[0].persisted);
+        fs::remove_file(&blocked).unwrap();
+        let written = load_again(&options, false, &first).unwrap();
+        assert_eq!(written[0].private.public(), first[0].private.public());
+        assert!(written[0].persisted);
+        let found = load(&options, false).unwrap();
+        assert_eq!(found[0].private.public(), first[0].private.public());
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! and live connections keep what they began with.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::Monitor;
 use super::connection::Generation;
 use super::listeners::Listener;
 use super::nets::Role;
+use super::rundir::{remove_pid_file, write_pid_file};
 use super::setup::level_number;
 use crate::config::{Config, Options};
 use crate::frames::ToNet;
@@ -41,12 +41,13 @@ impl Monitor {
             log::warn!("{warning}");
         }
         let options = loaded.config.global();
-        let keys = host_keys::load(&options, self.host.as_root)?;
+        let current = &self.generation.host_keys;
+        let host_keys = host_keys::load_again(&options, self.host.as_root, current)?;
         let listeners = self.listeners_for(&options)?;
         let generation = Generation {
             config: loaded.config,
             options,
-            host_keys: keys.into_iter().map(Arc::new).collect(),
+            host_keys,
         };
         Ok((generation, listeners))
     }
@@ -92,6 +93,16 @@ impl Monitor {
             .collect();
         logging::set_level(generation.options.log_level);
         let level = level_number(generation.options.log_level);
+        // Written anew, as sshd's restart does: scripts wait for it.
+        let pid_file = generation.options.pid_file.as_deref();
+        if let Some(old) = &self.generation.options.pid_file
+            && pid_file != Some(old)
+        {
+            remove_pid_file(old);
+        }
+        if let Some(path) = pid_file {
+            write_pid_file(path);
+        }
         self.generation = Rc::new(generation);
         let old_nets: Vec<_> = self
             .nets
