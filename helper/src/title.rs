@@ -68,7 +68,8 @@ impl Title {
 
     /// Shows `text` as the command line.
     pub fn set(&mut self, text: &[u8]) {
-        let Some(room) = self.len.checked_sub(1) else {
+        // The last byte stays for the mark below, and one for the NUL in front of it.
+        let Some(room) = self.len.checked_sub(2) else {
             return;
         };
         let text = text.get(..room).unwrap_or(text);
@@ -76,6 +77,8 @@ impl Title {
         unsafe {
             ptr::copy_nonoverlapping(text.as_ptr(), self.start, text.len());
             ptr::write_bytes(self.start.add(text.len()), 0, self.len - text.len());
+            // An area that does not end in NUL is one title to the kernel, up to its first NUL.
+            self.start.add(self.len - 1).write(b'.');
         }
     }
 }

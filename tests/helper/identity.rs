@@ -14,10 +14,7 @@ fn before_the_login_it_is_root_with_one_thread_and_three_kinds_of_descriptors() 
     assert_eq!(helper.status("NoNewPrivs"), "0");
     assert_eq!(helper.status("SigIgn"), "0000000000000000");
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", helper.pid.as_raw_pid())).unwrap();
-    assert_eq!(
-        String::from_utf8_lossy(&cmdline).trim_end_matches('\0'),
-        "agent-helper: [auth]"
-    );
+    assert_eq!(String::from_utf8_lossy(&cmdline), "agent-helper: [auth]\0");
     let mut targets: Vec<String> =
         std::fs::read_dir(format!("/proc/{}/fd", helper.pid.as_raw_pid()))
             .unwrap()
@@ -56,10 +53,10 @@ fn after_the_login_every_id_is_the_users_and_no_capability_is_left() {
     assert_eq!(helper.status("NoNewPrivs"), "0");
     assert_eq!(helper.status("Threads"), "1");
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", helper.pid.as_raw_pid())).unwrap();
-    let title = String::from_utf8_lossy(&cmdline)
-        .trim_end_matches('\0')
-        .to_owned();
-    assert_eq!(title, "agent-helper: tester@192.0.2.7");
+    assert_eq!(
+        String::from_utf8_lossy(&cmdline),
+        "agent-helper: tester@192.0.2.7\0"
+    );
     // Not dumpable: its files in /proc belong to root, the user cannot attach to it.
     use std::os::unix::fs::MetadataExt;
     let owner = std::fs::metadata(format!("/proc/{}/mem", helper.pid.as_raw_pid()))

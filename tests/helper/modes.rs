@@ -48,10 +48,10 @@ fn the_own_executable_serves_as_the_user_with_one_thread_too() {
     assert_eq!(helper.status("Threads"), "1");
     assert_eq!(helper.status("Name"), "agent-helper");
     let cmdline = fs::read(format!("/proc/{}/cmdline", helper.pid.as_raw_pid())).unwrap();
-    let title = String::from_utf8_lossy(&cmdline)
-        .trim_end_matches('\0')
-        .to_owned();
-    assert_eq!(title, "agent-helper: tester@192.0.2.7");
+    assert_eq!(
+        String::from_utf8_lossy(&cmdline),
+        "agent-helper: tester@192.0.2.7\0"
+    );
 }
 
 #[test]
