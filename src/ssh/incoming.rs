@@ -34,8 +34,6 @@ pub(super) struct Incoming {
     ceiling: usize,
     bytes_since_keys: u64,
     packets_since_keys: u64,
-    /// Left to read before [`ProtocolError::BadTag`]: see [`Self::bad_length`].
-    swallow: Option<usize>,
     /// What one read should have room for; grows while reads come back full.
     read_bytes: usize,
     offered: usize,
@@ -58,7 +56,6 @@ impl Incoming {
             ceiling: limits::PACKET_BYTES_BEFORE_AUTHENTICATION,
             bytes_since_keys: 0,
             packets_since_keys: 0,
-            swallow: None,
             read_bytes: limits::INBOX_FIRST_BYTES,
             offered: 0,
         };
@@ -116,9 +113,6 @@ impl Incoming {
     /// Drops the packet handed out last and takes the next one.
     pub(super) fn next_packet(&mut self) -> Result<Option<Packet>, ProtocolError> {
         self.drop_current();
-        if self.swallow.is_some() {
-            return self.swallow_more();
-        }
         let Some(length) = self.packet_length()? else {
             return Ok(None);
         };
@@ -175,7 +169,7 @@ impl Incoming {
     /// middle of a packet.
     pub(super) fn rest(&mut self) -> Option<(&Opener, &[u8])> {
         self.drop_current();
-        if self.length.is_some() || self.swallow.is_some() {
+        if self.length.is_some() {
             return None;
         }
         Some((&self.opener, self.buffer.filled()))
@@ -236,32 +230,14 @@ impl Incoming {
                 self.length = Some(length);
                 Ok(self.length)
             }
-            Err(error) => self.bad_length(error, alignment),
-        }
-    }
-
-    /// With encrypt-and-MAC the length is decrypted before anything is authenticated, so a bad one
-    /// must look like a bad tag on the longest packet: read that much, then say the same.
-    fn bad_length(
-        &mut self,
-        error: ProtocolError,
-        alignment: Alignment,
-    ) -> Result<Option<usize>, ProtocolError> {
-        if alignment.length_is_padded && self.opener.tag_bytes() > 0 {
-            self.swallow = Some(self.ceiling + self.opener.tag_bytes());
-            return self.swallow_more().map(|_| None);
-        }
-        Err(error)
-    }
-
-    fn swallow_more(&mut self) -> Result<Option<Packet>, ProtocolError> {
-        let left = self.swallow.unwrap_or(0).saturating_sub(self.buffer.len());
-        self.buffer.consume(self.buffer.len());
-        self.swallow = Some(left);
-        if left == 0 {
-            Err(ProtocolError::BadTag)
-        } else {
-            Ok(None)
+            // With encrypt-and-MAC the length is decrypted before anything is authenticated: in
+            // words and code a bad one is a bad tag. It ends the connection at once, since with a
+            // counter cipher there is nothing to learn from when it does (unlike with CBC), and a
+            // peer that waits for an answer would hold the connection.
+            Err(_) if alignment.length_is_padded && self.opener.tag_bytes() > 0 => {
+                Err(ProtocolError::BadTag)
+            }
+            Err(error) => Err(error),
         }
     }
 
