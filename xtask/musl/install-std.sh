@@ -71,7 +71,7 @@ echo '#![no_std]' >"$work/src/lib.rs"
 cd "$work"
 env -u CARGO_ENCODED_RUSTFLAGS -u RUSTC_WORKSPACE_WRAPPER -u RUSTUP_TOOLCHAIN \
     PATH=/usr/bin:/bin RUSTC=/usr/bin/rustc RUSTC_WRAPPER="$work/rustc-wrapper" \
-    RUSTC_BOOTSTRAP=1 CARGO_HOME="$work/home" CARGO_TARGET_DIR="$work/target" \
+    RUSTC_BOOTSTRAP=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=s CARGO_HOME="$work/home" CARGO_TARGET_DIR="$work/target" \
     RUSTFLAGS="-Cembed-bitcode=yes -Cforce-unwind-tables=yes -Cforce-frame-pointers=yes" \
     /usr/bin/cargo build --quiet --release --offline --target "$target" \
     -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test \
