@@ -66,7 +66,10 @@ pub fn from_local(civil: &Civil) -> Option<i64> {
     // initialised; mktime(3) reads the zone as localtime_r above.
     let unix_s = unsafe { libc::mktime(&raw mut broken) };
     // -1 is also the error; a second before 1970 is of no use to anybody here.
-    #[allow(clippy::useless_conversion, reason = "time_t has 32 bits on some systems")]
+    #[allow(
+        clippy::useless_conversion,
+        reason = "time_t has 32 bits on some systems"
+    )]
     (unix_s >= 0).then(|| i64::from(unix_s))
 }
 

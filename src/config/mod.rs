@@ -167,7 +167,10 @@ impl Config {
     pub fn asks_for_groups(&self) -> bool {
         self.sections.iter().any(|section| {
             let asked = section.conditions.iter().any(Condition::asks_for_groups);
-            let lists = [&section.settings.allow_groups, &section.settings.deny_groups];
+            let lists = [
+                &section.settings.allow_groups,
+                &section.settings.deny_groups,
+            ];
             asked || lists.iter().any(|list| !list.0.is_empty())
         })
     }
