@@ -202,3 +202,9 @@ pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
 
 /// A private key file: RSA with 16384 bits takes 13 KiB.
 pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;
+
+// The helper's image.
+
+/// How long the helper may take to say that it can be executed, in milliseconds. It takes a fifth of
+/// one; a product that inspects every new program may take its time.
+pub const HELPER_SELF_TEST_MS: u64 = 3000;

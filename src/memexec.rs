@@ -29,10 +29,8 @@ use rustix::process::{Signal, WaitOptions, WaitStatus};
 use crate::BUILD_ID;
 use crate::config::options::HelperMode;
 use crate::launch::{Launch, Launched, launch};
+use crate::limits::HELPER_SELF_TEST_MS;
 
-/// How long the helper may take to say that it runs. It takes a fifth of a millisecond; a product
-/// that inspects every new program may take its time.
-const SELF_TEST_LIMIT_MS: u64 = 3000;
 /// Retries while another thread's child still holds the writing descriptor of a file (ETXTBSY).
 const TEXT_BUSY_RETRIES: u32 = 20;
 /// Room for `agent-helper: USER@ADDRESS` in the memory behind the command line, beyond what the
@@ -495,7 +493,7 @@ fn self_test(image: &OwnedFd) -> Result<(), String> {
             other => break other.map_err(|error| format!("exec failed: {error}"))?,
         }
     };
-    let status = wait_within(&launched, Duration::from_millis(SELF_TEST_LIMIT_MS))?;
+    let status = wait_within(&launched, Duration::from_millis(HELPER_SELF_TEST_MS))?;
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(format!("the test run ended with status {code}")),

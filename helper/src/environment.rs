@@ -4,6 +4,7 @@
 //! Client's `env` requests; USER to TZ; TERM; `environment=` of the key; `~/.ssh/environment`;
 //! `SetEnv`; SSH_CLIENT, SSH_CONNECTION, SSH_TTY, SSH_ORIGINAL_COMMAND. Source: sshd(8) LOGIN
 //! PROCESS and ENVIRONMENT.
+#![forbid(unsafe_code)]
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;

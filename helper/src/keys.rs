@@ -3,6 +3,7 @@
 //!
 //! Regular files only and no more than the limit of each: a FIFO, a device or an endless file in
 //! somebody's home must not hold up or fill the server. Source: sshd_config(5) AuthorizedKeysFile.
+#![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 
@@ -122,7 +123,7 @@ fn open_key_file(request: &Request<'_>, path: &[u8]) -> Result<OwnedFd, Refusal>
         return Err(not_regular());
     }
     // Nonblocking, should it have become a FIFO in between.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let file = open(&real, flags)?;
     let opened = fstat(&file)?;
     if file_type(&opened) != FileType::RegularFile {

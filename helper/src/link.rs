@@ -7,6 +7,7 @@
 //! that arrived with a bad frame are closed.
 //!
 //! Sources: unix(7), cmsg(3).
+#![forbid(unsafe_code)]
 
 use alloc::vec;
 use alloc::vec::Vec;

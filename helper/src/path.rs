@@ -3,6 +3,7 @@
 //! The rules are those of OpenSSH's StrictModes: the file and every directory above it belong to
 //! root or the user and nobody else can write to them, up to the home directory or to `/`. Sources:
 //! sshd_config(5) StrictModes, path_resolution(7).
+#![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 
@@ -82,10 +83,14 @@ pub fn stat(path: &[u8]) -> Result<Stat, Errno> {
     rustix::fs::stat(&*c_string(path)?)
 }
 
-/// open(2), close-on-exec.
+/// open(2), close-on-exec and never as a controlling terminal.
 #[inline(never)]
 pub fn open(path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(&*c_string(path)?, flags | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open(
+        &*c_string(path)?,
+        flags | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+    )
 }
 
 /// The kind of file behind a stat.

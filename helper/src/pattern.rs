@@ -1,5 +1,6 @@
 //! Patterns of `AcceptEnv` and `PermitUserEnvironment`: `*` for anything, `?` for one character,
 //! `!` in front to exclude. Source: ssh_config(5) PATTERNS.
+#![forbid(unsafe_code)]
 
 use crate::wire::Bytes;
 

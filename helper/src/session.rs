@@ -3,6 +3,7 @@
 //! Frames come from `net`, which a client may have taken over: any frame in any order with any
 //! numbers is answered or refused, never trusted. To the monitor sessions have numbers of our own,
 //! so that a number that `net` uses twice confuses nobody's records.
+#![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 

@@ -42,8 +42,8 @@ pub fn open() -> Result<Terminal, Errno> {
     unlockpt(&master)?;
     let path = ptsname(&master, Vec::new())?.into_bytes();
     // By the master, so that no other mount of devpts is in the way; by its path before 4.13.
-    let slave = ioctl_tiocgptpeer(&master, flags)
-        .or_else(|_| crate::path::open(&path, OFlags::RDWR | OFlags::NOCTTY))?;
+    let slave =
+        ioctl_tiocgptpeer(&master, flags).or_else(|_| crate::path::open(&path, OFlags::RDWR))?;
     Ok(Terminal {
         master,
         slave,

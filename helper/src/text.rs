@@ -1,4 +1,5 @@
 //! Numbers and names in messages. `core::fmt` would be a tenth of the helper.
+#![forbid(unsafe_code)]
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
