@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::{Errno, read, write};
 
@@ -51,17 +51,20 @@ pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     if identity.is_err() {
         sys::exit(STATUS_IDENTITY);
     }
+    let mut answer = Answer {
+        pipe,
+        waiting: Vec::new(),
+    };
     // Nobody listens any more when this fails: the monitor gave up.
-    let _ = send_files(request, &pipe);
+    let _ = send_files(request, &mut answer).and_then(|()| answer.flush());
     sys::exit(0)
 }
 
-fn send_files(request: &Request<'_>, pipe: &impl AsFd) -> Result<(), Errno> {
+fn send_files(request: &Request<'_>, answer: &mut Answer) -> Result<(), Errno> {
     for (index, path) in (0..).zip(request.files) {
-        send_file(request, index, path, pipe)?;
+        send_file(request, index, path, answer)?;
     }
-    send(
-        pipe,
+    answer.send(
         KeyRecord {
             file: 0,
             status: KeyRecord::END,
@@ -91,7 +94,7 @@ fn send_file(
     request: &Request<'_>,
     index: u32,
     path: &[u8],
-    pipe: &impl AsFd,
+    answer: &mut Answer,
 ) -> Result<(), Errno> {
     let record = |status, len| KeyRecord {
         file: index,
@@ -99,7 +102,7 @@ fn send_file(
         len,
     };
     let (status, detail) = match open_key_file(request, path) {
-        Ok(file) => return send_content(request, index, &file, pipe),
+        Ok(file) => return send_content(request, index, &file, answer),
         Err(Refusal::Missing) => (KeyRecord::MISSING, Vec::new()),
         Err(Refusal::Failed(errno)) => (
             KeyRecord::FAILED,
@@ -107,8 +110,7 @@ fn send_file(
         ),
         Err(Refusal::Refused(sentence)) => (KeyRecord::REFUSED, sentence),
     };
-    send(
-        pipe,
+    answer.send(
         record(status, u32::try_from(detail.len()).unwrap_or(0)),
         &detail,
     )
@@ -140,7 +142,7 @@ fn send_content(
     request: &Request<'_>,
     index: u32,
     file: &OwnedFd,
-    pipe: &impl AsFd,
+    answer: &mut Answer,
 ) -> Result<(), Errno> {
     let record = |status, len| KeyRecord {
         file: index,
@@ -153,12 +155,11 @@ fn send_content(
         // One byte more than allowed tells whether there is more.
         let wanted = left.saturating_add(1).min(CHUNK_BYTES);
         let filled = match read(file, buffer.get_mut(..wanted).unwrap_or_default()) {
-            Ok(0) => return send(pipe, record(KeyRecord::COMPLETE, 0), &[]),
+            Ok(0) => return answer.send(record(KeyRecord::COMPLETE, 0), &[]),
             Ok(filled) => filled,
             Err(Errno::INTR) => continue,
             Err(errno) => {
-                return send(
-                    pipe,
+                return answer.send(
                     record(KeyRecord::FAILED, 4),
                     &errno.raw_os_error().to_le_bytes(),
                 );
@@ -166,33 +167,50 @@ fn send_content(
         };
         let piece = buffer.get(..filled.min(left)).unwrap_or_default();
         if !piece.is_empty() {
-            send(
-                pipe,
+            answer.send(
                 record(KeyRecord::CHUNK, u32::try_from(piece.len()).unwrap_or(0)),
                 piece,
             )?;
         }
         if filled > left {
-            return send(pipe, record(KeyRecord::TRUNCATED, 0), &[]);
+            return answer.send(record(KeyRecord::TRUNCATED, 0), &[]);
         }
         left -= filled;
     }
 }
 
-/// Writes one record in whole.
-fn send(pipe: &impl AsFd, record: KeyRecord, content: &[u8]) -> Result<(), Errno> {
-    let mut bytes = Vec::with_capacity(KeyRecord::HEADER_BYTES + content.len());
-    for word in [record.file, record.status, record.len] {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.extend_from_slice(content);
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        match write(pipe, rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+/// Records on their way to the monitor: few writes, so that it wakes up once for most users.
+struct Answer {
+    pipe: OwnedFd,
+    waiting: Vec<u8>,
+}
+
+/// What waits at most before it is written.
+const WAITING_BYTES: usize = 2 * CHUNK_BYTES;
+
+impl Answer {
+    fn send(&mut self, record: KeyRecord, content: &[u8]) -> Result<(), Errno> {
+        for word in [record.file, record.status, record.len] {
+            self.waiting.extend_from_slice(&word.to_le_bytes());
         }
+        self.waiting.extend_from_slice(content);
+        if self.waiting.len() < WAITING_BYTES {
+            return Ok(());
+        }
+        self.flush()
     }
-    Ok(())
+
+    /// Writes everything.
+    fn flush(&mut self) -> Result<(), Errno> {
+        let mut rest = self.waiting.as_slice();
+        while !rest.is_empty() {
+            match write(&self.pipe, rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.waiting.clear();
+        Ok(())
+    }
 }
