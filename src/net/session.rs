@@ -113,10 +113,10 @@ impl Session {
     }
 
     /// The channel stays until the program's first process ended, whatever the client does: without
-    /// exit-status OpenSSH's multiplexing client takes an end for a failure. A terminal's session is
-    /// hung up instead.
+    /// exit-status OpenSSH's multiplexing client takes an end for a failure. The streams close at
+    /// once, which hangs a terminal up.
     pub(super) fn awaits_exit(&self) -> bool {
-        self.is_running() && !matches!(self.terminal, Terminal::Open)
+        self.is_running()
     }
 
     /// Counts against MaxSessions.

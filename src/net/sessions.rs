@@ -510,7 +510,7 @@ mod tests {
     use agent_helper::link::Assembly;
     use agent_helper::wire::Wire;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    use rustix::pty::{OpenptFlags, openpt};
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
     use crate::ssh::Setup;
     use crate::ssh::crypto::Random;
@@ -811,6 +811,31 @@ mod tests {
         stage.helper_says(&ended, &[]).unwrap();
         stage.sessions.pump(&mut stage.core);
         assert!(!stage.sessions.sessions.iter().any(Session::is_open));
+    }
+
+    #[test]
+    fn a_closed_terminal_hangs_up_and_waits_for_its_exit_status_too() {
+        let mut stage = Stage::new(policy());
+        stage.request("pty-req", &terminal_request());
+        stage.request("shell", b"");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        stage
+            .helper_says(&SessionToNet::TerminalOpened { session: 1 }, &[master])
+            .unwrap();
+        stage
+            .helper_says(&SessionToNet::Started { session: 1, pid: 5 }, &[])
+            .unwrap();
+        stage.sessions.client_close(CHANNEL).unwrap();
+        stage.sessions.pump(&mut stage.core);
+        assert!(stage.sessions.sessions.iter().all(Session::is_open));
+        // A terminal without its master ends for those who read it.
+        assert!(matches!(
+            rustix::io::read(&slave, &mut [0; 1]),
+            Ok(0) | Err(rustix::io::Errno::IO)
+        ));
     }
 
     #[test]
