@@ -5,33 +5,28 @@
 //! the same launch of a helper, the same walk through key files (with the decoy's rights), the same
 //! floor under every "no".
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::allowed::{self, Facts, Refusal, Shell};
+use super::allowed;
 use super::connection::{AcceptedKey, Answer, Attempt, KnownKey, Pending, Phase, Step};
 use super::ids::ConnectionKey;
 use super::keys::{Client, Found};
+use super::methods::{PUBLICKEY, advance, publickey_is_open};
 use super::timers::Deadline;
 use super::{Monitor, log as lines};
-use crate::account::{self, Account};
 use crate::authorized_keys::KeyOptions;
-use crate::config::{Options, Subject};
+use crate::config::Options;
 use crate::frames::ToNet;
 use crate::limits::{
-    AUTH_REQUEST_MAX_BYTES, BANNER_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES,
-    KEY_QUERIES_MAX,
+    AUTH_REQUEST_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES, KEY_QUERIES_MAX,
 };
 use crate::logging::LOGIN;
 use crate::ssh::auth::{AuthRequest, Method, PublicKeyRequest};
 use crate::ssh::crypto::public_key::{KeyType, PublicKey};
 use agent_helper::wire::Bytes;
 
-/// The only method that is served.
-const PUBLICKEY: &str = "publickey";
 /// RFC 4253 section 11.1.
 const PROTOCOL_ERROR: u32 = 2;
-const SERVICE_NOT_AVAILABLE: u32 = 7;
 const NO_MORE_METHODS: u32 = 14;
 
 /// What becomes of a request right after decoding.
@@ -88,111 +83,6 @@ impl Monitor {
         }
     }
 
-    /// Knows the user of the first request, and sees that later ones name the same.
-    fn meet(
-        &mut self,
-        key: ConnectionKey,
-        request: &AuthRequest<'_>,
-    ) -> Result<(), (u32, &'static str)> {
-        if request.service != b"ssh-connection" {
-            return Err((SERVICE_NOT_AVAILABLE, "no such service"));
-        }
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return Ok(());
-        };
-        match &connection.phase {
-            Phase::Authenticating(attempt) if attempt.user == request.user => Ok(()),
-            Phase::Authenticating(_) => {
-                Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
-            }
-            _ => {
-                let attempt = self.new_attempt(key, request.user);
-                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key))
-                {
-                    let place = connection.place();
-                    if let Some(refusal) = attempt.refusal {
-                        log_refusal(&attempt, refusal, &place);
-                        log::info!(
-                            "{}",
-                            lines::fields(
-                                "refused",
-                                Some(&attempt.user),
-                                connection,
-                                refusal.code()
-                            )
-                        );
-                    }
-                    connection.enter(Phase::Authenticating(Box::new(attempt)));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Looks the user up: account, groups, options, whether a login is possible at all.
-    fn new_attempt(&self, key: ConnectionKey, user: &[u8]) -> Option<Attempt> {
-        let connection = self.connections.get(&key)?;
-        let found = account::lookup(user);
-        let unknown = found.is_none();
-        let account = found.unwrap_or_else(|| Account::decoy(self.host.decoy_id()));
-        let groups = account.groups();
-        let group_names = if connection.generation.config.asks_for_groups() {
-            account::group_names(&groups)
-        } else {
-            Vec::new()
-        };
-        let text = String::from_utf8_lossy(user);
-        let ends = connection.ends;
-        let options = connection.generation.config.effective(&Subject {
-            user: Some(&text),
-            groups: if unknown { &[] } else { &group_names },
-            invalid_user: unknown,
-            address: ends.peer.ip(),
-            host: None,
-            local_address: ends.local.ip(),
-            local_port: ends.local.port(),
-        });
-        let facts = Facts {
-            user: &text,
-            uid: account.uid,
-            groups: &group_names,
-            locked: account.is_locked(),
-            shell: shell_state(account.shell()),
-            address: ends.peer.ip(),
-            host: None,
-            only_uid: self.host.only_uid,
-        };
-        let refusal = match allowed::check(&facts, &options) {
-            _ if unknown => Some(Refusal::UnknownUser),
-            Ok(()) => None,
-            Err(refusal) => Some(refusal),
-        };
-        // From here on a refused account is walked through as an unknown one.
-        let (account, groups) = match refusal {
-            None => (account, groups),
-            Some(_) => {
-                let decoy = Account::decoy(self.host.decoy_id());
-                let groups = vec![decoy.gid];
-                (decoy, groups)
-            }
-        };
-        Some(Attempt {
-            user: user.to_vec(),
-            account,
-            groups,
-            refusal,
-            banner: options.banner.as_deref().and_then(read_banner),
-            requests: 0,
-            failures: 0,
-            queries: 0,
-            methods: options.authentication_methods.clone(),
-            accepted: Vec::new(),
-            known: None,
-            pending: None,
-            options: Rc::new(options),
-        })
-    }
-
     fn choose(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Course {
         let first = self
             .connections
@@ -214,7 +104,7 @@ impl Monitor {
             Method::Other(_) => return Course::Refuse { counts: true },
             Method::PublicKey(public) => public,
         };
-        if !attempt.options.pubkey_authentication || !method_is_open(&attempt.methods) {
+        if !attempt.options.pubkey_authentication || !publickey_is_open(&attempt.methods) {
             return Course::Refuse { counts: true };
         }
         if let Err(why) = key_acceptable(public, &attempt.options, &host_key) {
@@ -490,22 +380,6 @@ impl Monitor {
     }
 }
 
-fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
-    let user = lines::user_text(&attempt.user);
-    match refusal {
-        Refusal::UnknownUser => log::info!(target: LOGIN, "Invalid user {user} from {place}"),
-        Refusal::RootLogin => log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}"),
-        other => {
-            let address = place.split(' ').next().unwrap_or(place);
-            log::info!(
-                target: LOGIN,
-                "User {user} from {address} not allowed because {}",
-                other.text()
-            );
-        }
-    }
-}
-
 /// Whether the configuration lets such a key be looked for.
 fn key_acceptable(
     public: &PublicKeyRequest<'_>,
@@ -559,103 +433,11 @@ fn describe(key: &PublicKey) -> String {
     format!("{} {}", key.key_type.short_name(), key.fingerprint())
 }
 
-/// Whether `publickey` may come next by AuthenticationMethods (none configured: yes).
-fn method_is_open(methods: &[Vec<String>]) -> bool {
-    methods.is_empty()
-        || methods
-            .iter()
-            .any(|list| list.first().is_some_and(|name| is_publickey(name)))
-}
-
-fn is_publickey(name: &str) -> bool {
-    name == PUBLICKEY || name == "any"
-}
-
-/// Takes `method` off the lists that begin with it; true when the login is complete.
-fn advance(methods: &mut [Vec<String>], method: &str) -> bool {
-    if methods.is_empty() {
-        return true;
-    }
-    // OpenSSH: lists that do not begin with it stay as they are.
-    for list in methods.iter_mut() {
-        if list
-            .first()
-            .is_some_and(|name| name == method || name == "any")
-        {
-            list.remove(0);
-        }
-    }
-    methods.iter().any(Vec::is_empty)
-}
-
 /// What SSH_MSG_USERAUTH_FAILURE lists.
 fn open_methods(attempt: &Attempt) -> Vec<Bytes> {
-    if attempt.options.pubkey_authentication && method_is_open(&attempt.methods) {
+    if attempt.options.pubkey_authentication && publickey_is_open(&attempt.methods) {
         vec![PUBLICKEY.into()]
     } else {
         Vec::new()
-    }
-}
-
-fn shell_state(shell: &[u8]) -> Shell {
-    use rustix::fs::{Access, FileType, access, stat};
-    match stat(shell) {
-        Err(_) => Shell::Missing,
-        Ok(found) => {
-            let regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
-            let executable = found.st_mode & 0o111 != 0 && access(shell, Access::EXEC_OK).is_ok();
-            if regular && executable {
-                Shell::Usable
-            } else {
-                Shell::NotExecutable
-            }
-        }
-    }
-}
-
-/// The file that `Banner` names: the administrator's, regular, bounded.
-fn read_banner(path: &std::path::Path) -> Option<Bytes> {
-    let text = super::policy::read_small(path, BANNER_MAX_BYTES)?;
-    (!text.is_empty()).then(|| text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lists(text: &[&[&str]]) -> Vec<Vec<String>> {
-        text.iter()
-            .map(|list| list.iter().map(|name| (*name).to_owned()).collect())
-            .collect()
-    }
-
-    #[test]
-    fn without_lists_one_method_is_enough() {
-        let mut methods = lists(&[]);
-        assert!(method_is_open(&methods));
-        assert!(advance(&mut methods, PUBLICKEY));
-    }
-
-    #[test]
-    fn a_list_is_worked_off_in_order() {
-        let mut methods = lists(&[&["publickey", "publickey"], &["password", "publickey"]]);
-        assert!(method_is_open(&methods));
-        assert!(!advance(&mut methods, PUBLICKEY));
-        assert!(method_is_open(&methods));
-        assert!(advance(&mut methods, PUBLICKEY));
-    }
-
-    #[test]
-    fn a_method_that_no_list_begins_with_is_closed() {
-        let methods = lists(&[&["password", "publickey"]]);
-        assert!(!method_is_open(&methods));
-    }
-
-    #[test]
-    fn shells_must_be_files_that_can_be_executed() {
-        assert_eq!(shell_state(b"/bin/sh"), Shell::Usable);
-        assert_eq!(shell_state(b"/nonexistent/sh"), Shell::Missing);
-        assert_eq!(shell_state(b"/etc/passwd"), Shell::NotExecutable);
-        assert_eq!(shell_state(b"/"), Shell::NotExecutable);
     }
 }

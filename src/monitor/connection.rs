@@ -205,7 +205,11 @@ impl Connection {
 
     /// `ADDRESS port PORT`, as OpenSSH's log lines have it.
     pub(super) fn place(&self) -> String {
-        format!("{} port {}", host_text(self.ends.peer), self.ends.peer.port())
+        format!(
+            "{} port {}",
+            host_text(self.ends.peer),
+            self.ends.peer.port()
+        )
     }
 
     pub(super) fn age(&self) -> Duration {

@@ -8,6 +8,7 @@
 
 mod accept;
 mod allowed;
+mod attempt;
 mod authenticate;
 mod clock;
 mod connection;
@@ -23,6 +24,7 @@ mod keys;
 mod listeners;
 mod live;
 mod log;
+mod methods;
 mod net_frames;
 mod nets;
 mod outbox;

@@ -1,0 +1,180 @@
+//! Whom a connection wants to be: the account behind the name, and whether it may log in at all.
+//!
+//! An unknown name, and an account that may not log in, are walked through as the decoy from here on.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use agent_helper::wire::Bytes;
+
+use super::allowed::{self, Facts, Refusal, Shell};
+use super::connection::{Attempt, Phase};
+use super::ids::ConnectionKey;
+use super::{Monitor, log as lines};
+use crate::account::{self, Account};
+use crate::config::Subject;
+use crate::limits::BANNER_MAX_BYTES;
+use crate::logging::LOGIN;
+use crate::ssh::auth::AuthRequest;
+
+/// RFC 4253 section 11.1.
+const PROTOCOL_ERROR: u32 = 2;
+const SERVICE_NOT_AVAILABLE: u32 = 7;
+
+impl Monitor {
+    /// Knows the user of the first request, and sees that later ones name the same.
+    pub(super) fn meet(
+        &mut self,
+        key: ConnectionKey,
+        request: &AuthRequest<'_>,
+    ) -> Result<(), (u32, &'static str)> {
+        if request.service != b"ssh-connection" {
+            return Err((SERVICE_NOT_AVAILABLE, "no such service"));
+        }
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return Ok(());
+        };
+        match &connection.phase {
+            Phase::Authenticating(attempt) if attempt.user == request.user => Ok(()),
+            Phase::Authenticating(_) => {
+                Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
+            }
+            _ => {
+                let attempt = self.new_attempt(key, request.user);
+                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key))
+                {
+                    let place = connection.place();
+                    if let Some(refusal) = attempt.refusal {
+                        log_refusal(&attempt, refusal, &place);
+                        log::info!(
+                            "{}",
+                            lines::fields(
+                                "refused",
+                                Some(&attempt.user),
+                                connection,
+                                refusal.code()
+                            )
+                        );
+                    }
+                    connection.enter(Phase::Authenticating(Box::new(attempt)));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks the user up: account, groups, options, whether a login is possible at all.
+    fn new_attempt(&self, key: ConnectionKey, user: &[u8]) -> Option<Attempt> {
+        let connection = self.connections.get(&key)?;
+        let found = account::lookup(user);
+        let unknown = found.is_none();
+        let account = found.unwrap_or_else(|| Account::decoy(self.host.decoy_id()));
+        let groups = account.groups();
+        let group_names = if connection.generation.config.asks_for_groups() {
+            account::group_names(&groups)
+        } else {
+            Vec::new()
+        };
+        let text = String::from_utf8_lossy(user);
+        let ends = connection.ends;
+        let options = connection.generation.config.effective(&Subject {
+            user: Some(&text),
+            groups: if unknown { &[] } else { &group_names },
+            invalid_user: unknown,
+            address: ends.peer.ip(),
+            host: None,
+            local_address: ends.local.ip(),
+            local_port: ends.local.port(),
+        });
+        let facts = Facts {
+            user: &text,
+            uid: account.uid,
+            groups: &group_names,
+            locked: account.is_locked(),
+            shell: shell_state(account.shell()),
+            address: ends.peer.ip(),
+            host: None,
+            only_uid: self.host.only_uid,
+        };
+        let refusal = match allowed::check(&facts, &options) {
+            _ if unknown => Some(Refusal::UnknownUser),
+            Ok(()) => None,
+            Err(refusal) => Some(refusal),
+        };
+        // From here on a refused account is walked through as an unknown one.
+        let (account, groups) = match refusal {
+            None => (account, groups),
+            Some(_) => {
+                let decoy = Account::decoy(self.host.decoy_id());
+                let groups = vec![decoy.gid];
+                (decoy, groups)
+            }
+        };
+        Some(Attempt {
+            user: user.to_vec(),
+            account,
+            groups,
+            refusal,
+            banner: options.banner.as_deref().and_then(read_banner),
+            requests: 0,
+            failures: 0,
+            queries: 0,
+            methods: options.authentication_methods.clone(),
+            accepted: Vec::new(),
+            known: None,
+            pending: None,
+            options: Rc::new(options),
+        })
+    }
+}
+
+fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
+    let user = lines::user_text(&attempt.user);
+    match refusal {
+        Refusal::UnknownUser => log::info!(target: LOGIN, "Invalid user {user} from {place}"),
+        Refusal::RootLogin => log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}"),
+        other => {
+            let address = place.split(' ').next().unwrap_or(place);
+            log::info!(
+                target: LOGIN,
+                "User {user} from {address} not allowed because {}",
+                other.text()
+            );
+        }
+    }
+}
+
+fn shell_state(shell: &[u8]) -> Shell {
+    use rustix::fs::{Access, FileType, access, stat};
+    match stat(shell) {
+        Err(_) => Shell::Missing,
+        Ok(found) => {
+            let regular = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+            let executable = found.st_mode & 0o111 != 0 && access(shell, Access::EXEC_OK).is_ok();
+            if regular && executable {
+                Shell::Usable
+            } else {
+                Shell::NotExecutable
+            }
+        }
+    }
+}
+
+/// The file that `Banner` names: the administrator's, regular, bounded.
+fn read_banner(path: &Path) -> Option<Bytes> {
+    let text = super::policy::read_small(path, BANNER_MAX_BYTES)?;
+    (!text.is_empty()).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_must_be_files_that_can_be_executed() {
+        assert_eq!(shell_state(b"/bin/sh"), Shell::Usable);
+        assert_eq!(shell_state(b"/nonexistent/sh"), Shell::Missing);
+        assert_eq!(shell_state(b"/etc/passwd"), Shell::NotExecutable);
+        assert_eq!(shell_state(b"/"), Shell::NotExecutable);
+    }
+}
