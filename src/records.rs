@@ -45,7 +45,10 @@ pub enum Layout {
 impl Layout {
     /// The layout that fits a wtmp of this size, else what the architecture's glibc uses.
     fn of(wtmp_bytes: u64) -> Self {
-        match (wtmp_bytes.is_multiple_of(384), wtmp_bytes.is_multiple_of(400)) {
+        match (
+            wtmp_bytes.is_multiple_of(384),
+            wtmp_bytes.is_multiple_of(400),
+        ) {
             (true, false) => Self::Narrow,
             (false, true) => Self::Wide,
             _ if cfg!(any(target_arch = "aarch64", target_arch = "loongarch64")) => Self::Wide,

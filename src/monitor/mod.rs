@@ -52,6 +52,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::config::{Config, Loaded};
+use crate::footprint;
 use crate::host_keys::HostKey;
 use crate::notify::Notifier;
 
@@ -159,9 +160,21 @@ struct Monitor {
 impl Monitor {
     fn run(&mut self) -> ExitCode {
         let mut ready = Vec::new();
+        footprint::give_back_program_pages();
+        let mut quiet = true;
         loop {
-            let timeout = self.timers.next_in(Instant::now());
+            let next = self.timers.next_in(Instant::now());
+            let timeout = if quiet {
+                next
+            } else {
+                Some(next.map_or(footprint::QUIET, |next| next.min(footprint::QUIET)))
+            };
             self.poller.wait(timeout, &mut ready);
+            let nothing_came = ready.is_empty() && timeout == Some(footprint::QUIET);
+            if nothing_came {
+                footprint::give_back_program_pages();
+            }
+            quiet = nothing_came;
             for event in &ready {
                 if self.event(*event) == Some(Split::Parent) {
                     return ExitCode::SUCCESS;

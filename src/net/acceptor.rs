@@ -16,6 +16,7 @@ use super::client::ClientSocket;
 use super::connection::{self, Adoption};
 use super::logger;
 use super::threads::Threads;
+use crate::footprint;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
 use crate::limits::ACCEPT_RETRY_MS;
 
@@ -28,7 +29,9 @@ pub(super) fn serve(listeners: Vec<OwnedFd>, threads: &Arc<Threads>) -> Result<(
         next_number: 1,
         paused_until: None,
         stopping: false,
+        quiet: true,
     };
+    footprint::give_back_program_pages();
     loop {
         if acceptor.stopping && threads.is_empty() {
             return Ok(());
@@ -49,6 +52,8 @@ struct Acceptor<'a> {
     /// Accepting rests: out of descriptors, memory or threads.
     paused_until: Option<Instant>,
     stopping: bool,
+    /// Nothing happened for a while, and what is unused was given back.
+    quiet: bool,
 }
 
 impl Acceptor<'_> {
@@ -96,8 +101,16 @@ impl Acceptor<'_> {
             (Some(rest), Some(fallback)) => Some(rest.min(fallback)),
             (rest, fallback) => rest.or(fallback),
         };
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match poll(&mut set, timeout.as_ref()) {
+        let until_quiet = timeout.is_none() && !self.quiet;
+        let timeout = timeout
+            .or(until_quiet.then_some(footprint::QUIET))
+            .and_then(|timeout| Timespec::try_from(timeout).ok());
+        let polled = poll(&mut set, timeout.as_ref());
+        self.quiet = until_quiet && polled == Ok(0);
+        if self.quiet {
+            footprint::give_back_program_pages();
+        }
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(LinkError::System(errno)),
         }

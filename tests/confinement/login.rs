@@ -21,8 +21,15 @@ impl Server {
         let directory =
             std::env::temp_dir().join(format!("agent-confinement-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
-        fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         for key in ["host", "user"] {
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-f"])
@@ -46,7 +53,11 @@ impl Server {
             .stderr(fs::File::create(directory.join("log")).unwrap())
             .spawn()
             .unwrap();
-        let server = Self { process, directory, port };
+        let server = Self {
+            process,
+            directory,
+            port,
+        };
         server.wait_for_net();
         server
     }
@@ -65,12 +76,24 @@ impl Server {
 
     fn ssh(&self) -> Command {
         let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"])
-            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"])
-            .args(["-o", "LogLevel=ERROR", "-o", "SendEnv=LC_CONFINEMENT"])
-            .arg("-i")
-            .arg(self.directory.join("user"))
-            .args(["-p", &self.port.to_string(), "127.0.0.1"]);
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=no",
+        ])
+        .args([
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "IdentitiesOnly=yes",
+        ])
+        .args(["-o", "LogLevel=ERROR", "-o", "SendEnv=LC_CONFINEMENT"])
+        .arg("-i")
+        .arg(self.directory.join("user"))
+        .args(["-p", &self.port.to_string(), "127.0.0.1"]);
         ssh
     }
 
@@ -109,7 +132,9 @@ impl Server {
             .filter_map(|pid| {
                 let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
                 let title = title.trim_end_matches('\0').to_owned();
-                title.starts_with("agent: net").then(|| (pid.parse().unwrap(), title))
+                title
+                    .starts_with("agent: net")
+                    .then(|| (pid.parse().unwrap(), title))
             })
             .collect()
     }
@@ -157,27 +182,54 @@ impl KernelLog {
 
 #[test]
 fn logins_and_sessions_of_every_kind_pass_the_filter() {
-    assert!(Path::new("/usr/bin/ssh").exists(), "the stock client is needed");
+    assert!(
+        Path::new("/usr/bin/ssh").exists(),
+        "the stock client is needed"
+    );
     let mut kernel = KernelLog::open();
     let server = Server::start();
     assert_eq!(server.run(&[], "echo $LC_CONFINEMENT", b""), b"accepted\n");
     let nets = server.nets();
     assert_eq!(nets.len(), 2, "{nets:?}");
 
-    let data: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).take(3_000_000).collect();
+    let data: Vec<u8> = (0..3_000_000_u32)
+        .flat_map(|n| n.to_le_bytes())
+        .take(3_000_000)
+        .collect();
     assert!(server.run(&["-o", "RekeyLimit=500K"], "cat", &data) == data);
-    let tty = server.run(&["-tt"], "tty; stty size; stty -a >/dev/null; sleep 0.1", b"");
-    assert!(tty.starts_with(b"/dev/pts/"), "{}", String::from_utf8_lossy(&tty));
+    let tty = server.run(
+        &["-tt"],
+        "tty; stty size; stty -a >/dev/null; sleep 0.1",
+        b"",
+    );
+    assert!(
+        tty.starts_with(b"/dev/pts/"),
+        "{}",
+        String::from_utf8_lossy(&tty)
+    );
     assert_eq!(server.run(&[], "echo out; echo err >&2", b""), b"out\n");
-    for cipher in ["aes128-ctr", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
+    for cipher in [
+        "aes128-ctr",
+        "aes256-gcm@openssh.com",
+        "chacha20-poly1305@openssh.com",
+    ] {
         assert_eq!(server.run(&["-c", cipher], "echo x", b""), b"x\n");
     }
-    for kex in ["sntrup761x25519-sha512@openssh.com", "ecdh-sha2-nistp256", "curve25519-sha256"] {
+    for kex in [
+        "sntrup761x25519-sha512@openssh.com",
+        "ecdh-sha2-nistp256",
+        "curve25519-sha256",
+    ] {
         let option = format!("KexAlgorithms={kex}");
         assert_eq!(server.run(&["-o", &option], "echo x", b""), b"x\n");
     }
 
-    assert_eq!(server.nets(), nets, "a process was replaced: {}", server.log());
+    assert_eq!(
+        server.nets(),
+        nets,
+        "a process was replaced: {}",
+        server.log()
+    );
     let pids: Vec<u32> = nets.iter().map(|(pid, _)| *pid).collect();
     assert_eq!(kernel.violations(&pids), Vec::<String>::new());
     for (pid, title) in nets {

@@ -86,8 +86,9 @@ fn a_process_that_was_killed_shows_as_such() {
 #[test]
 fn connections_are_announced_in_the_order_of_their_numbers() {
     let mut net = Net::start();
-    let _clients: Vec<TcpStream> =
-        (0..60).map(|_| TcpStream::connect(net.address).unwrap()).collect();
+    let _clients: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(net.address).unwrap())
+        .collect();
     for expected in 1..=60 {
         let (number, frame, _) = net.receive();
         assert_eq!((number, frame), (expected, NetToMonitor::Accept));
