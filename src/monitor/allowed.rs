@@ -148,3 +148,117 @@ pub(super) fn root_permitted(options: &Options, has_forced_command: bool) -> boo
         PermitRootLogin::No => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{Config, Subject};
+
+    fn options(text: &str) -> Options {
+        let config = Config::from_text(text.as_bytes(), true).unwrap().config;
+        let address = "192.0.2.7".parse().unwrap();
+        config.effective(&Subject {
+            user: Some("alice"),
+            groups: &[],
+            invalid_user: false,
+            address,
+            host: None,
+            local_address: address,
+            local_port: 22,
+        })
+    }
+
+    fn judge(text: &str, change: impl FnOnce(&mut Facts<'_>)) -> Result<(), Refusal> {
+        let groups = ["users".to_owned(), "audio".to_owned()];
+        let mut facts = Facts {
+            user: "alice",
+            uid: 1000,
+            groups: &groups,
+            locked: false,
+            shell: Shell::Usable,
+            address: "192.0.2.7".parse().unwrap(),
+            host: None,
+            only_uid: None,
+        };
+        change(&mut facts);
+        check(&facts, &options(text))
+    }
+
+    fn refused(text: &str) -> Option<Refusal> {
+        judge(text, |_| {}).err()
+    }
+
+    #[test]
+    fn users_are_denied_before_they_are_allowed() {
+        assert_eq!(refused(""), None);
+        assert_eq!(refused("AllowUsers alice bob\n"), None);
+        assert_eq!(refused("AllowUsers bob\n"), Some(Refusal::NotInAllowUsers));
+        assert_eq!(
+            refused("AllowUsers al*\nDenyUsers alice\n"),
+            Some(Refusal::DenyUsers)
+        );
+        assert_eq!(refused("AllowUsers alice@192.0.2.0/24\n"), None);
+        assert_eq!(
+            refused("AllowUsers alice@198.51.100.0/24\n"),
+            Some(Refusal::NotInAllowUsers)
+        );
+    }
+
+    #[test]
+    fn one_group_is_enough_to_allow_and_to_deny() {
+        assert_eq!(refused("AllowGroups audio\n"), None);
+        assert_eq!(
+            refused("AllowGroups wheel\n"),
+            Some(Refusal::NotInAllowGroups)
+        );
+        assert_eq!(
+            refused("DenyGroups wheel aud*\n"),
+            Some(Refusal::DenyGroups)
+        );
+    }
+
+    #[test]
+    fn locked_accounts_and_unusable_shells_are_refused() {
+        assert_eq!(judge("", |facts| facts.locked = true), Err(Refusal::Locked));
+        assert_eq!(
+            judge("", |facts| facts.shell = Shell::Missing),
+            Err(Refusal::NoShell)
+        );
+        assert_eq!(
+            judge("", |facts| facts.shell = Shell::NotExecutable),
+            Err(Refusal::ShellNotExecutable)
+        );
+        // Inside of a ChrootDirectory it may exist.
+        assert_eq!(
+            judge("ChrootDirectory /srv\n", |facts| facts.shell =
+                Shell::Missing),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn a_server_without_root_has_one_user() {
+        assert_eq!(judge("", |facts| facts.only_uid = Some(1000)), Ok(()));
+        assert_eq!(
+            judge("", |facts| facts.only_uid = Some(1001)),
+            Err(Refusal::OtherUser)
+        );
+    }
+
+    #[test]
+    fn root_needs_what_permit_root_login_says() {
+        let root = |facts: &mut Facts<'_>| facts.uid = 0;
+        assert_eq!(judge("PermitRootLogin no\n", root), Err(Refusal::RootLogin));
+        for (value, plain, forced) in [
+            ("yes", true, true),
+            ("prohibit-password", true, true),
+            ("forced-commands-only", false, true),
+            ("no", false, false),
+        ] {
+            let options = options(&format!("PermitRootLogin {value}\n"));
+            assert_eq!(root_permitted(&options, false), plain, "{value}");
+            assert_eq!(root_permitted(&options, true), forced, "{value}");
+        }
+    }
+}

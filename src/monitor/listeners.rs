@@ -42,11 +42,15 @@ impl Listener {
     /// Takes a listening socket from a service manager; `None`: it does not listen.
     pub(super) fn handed_over(socket: OwnedFd) -> Result<Self, OwnedFd> {
         match (sockopt::socket_acceptconn(&socket), local_address(&socket)) {
-            (Ok(true), Some(address)) => Ok(Self {
-                address,
-                socket,
-                handed_over: true,
-            }),
+            (Ok(true), Some(address)) => {
+                // Several processes accept from it during a reload, and one of them is late.
+                let _ = rustix::io::ioctl_fionbio(&socket, true);
+                Ok(Self {
+                    address,
+                    socket,
+                    handed_over: true,
+                })
+            }
             _ => Err(socket),
         }
     }
