@@ -17,7 +17,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::{ConfineError, step};
 
 /// Where the fallback's directory is made, for a moment.
-const WRITABLE_PLACES: [&str; 5] = ["/run", "/dev/shm", "/tmp", "/var/run", "/var/tmp"];
+const WRITABLE_PLACES: [&str; 6] = ["/run", "/dev/shm", "/tmp", "/var/run", "/var/tmp", ""];
 
 /// Makes the root empty; gives what is missing for it. `privileged`: the process is root.
 pub(super) fn make_empty(privileged: bool) -> Result<Option<&'static str>, ConfineError> {
@@ -34,6 +34,11 @@ pub(super) fn make_empty(privileged: bool) -> Result<Option<&'static str>, Confi
                 step: "mount tmpfs",
                 errno,
             }) if errno == Errno::NODEV.raw_os_error() => enter_removed_directory(privileged),
+            // In a chroot: "/" is no mount point, so mounts here could not be kept to ourselves.
+            Err(ConfineError {
+                step: "private mounts",
+                errno,
+            }) if errno == Errno::INVAL.raw_os_error() => enter_removed_directory(privileged),
             // An ordinary user may be let into the namespace and still not mount (AppArmor).
             Err(_) if !privileged => Ok(Some("empty root directory")),
             Err(error) => Err(error),

@@ -43,6 +43,13 @@ impl Monitor {
             NetToMonitor::Hello { build_id, missing } if !greeted && number == 0 => {
                 self.greet(id, build_id, &missing);
             }
+            NetToMonitor::Log { level, message } if !greeted && number == 0 => {
+                // Why it cannot start: what follows is its end.
+                if self.may_log(id) {
+                    self.log_of_net(id, None, level, &message);
+                }
+                self.nets.doom(id, "it did not say hello first");
+            }
             _ if !greeted => self.nets.doom(id, "it did not say hello first"),
             NetToMonitor::Accept if number != 0 => self.accept_frame(id, number, descriptors),
             frame if !descriptors.is_empty() => {

@@ -23,8 +23,14 @@ const USER_ID: u32 = 4242;
 /// Generous: the machine may be busy.
 const START_LIMIT_S: u64 = 20;
 
-/// `cargo xtask chroot-test [--target TARGET]...`
+/// `cargo xtask chroot-test [--target TARGET]... | --file FILE`
 pub fn main(arguments: &[String]) -> Result<(), Failure> {
+    // A file that was built elsewhere, for this machine.
+    if let [flag, file] = arguments
+        && flag == "--file"
+    {
+        return test(Target::native()?, Path::new(file));
+    }
     let mut targets = dist::parse_targets(arguments)?;
     if targets.is_empty() {
         targets.push(Target::native()?);

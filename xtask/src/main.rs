@@ -23,7 +23,8 @@ usage: cargo xtask COMMAND
   size-budget [--record]       hold helper and agent against size-budget.toml
   dist [--target TARGET]...    build the static files into target/dist
                                targets: x86_64 aarch64 armv7 (default: all)
-  chroot-test [--target T]     log in to the static file alone in a root directory
+  chroot-test [--target T | --file F]
+                               log in to the static file alone in a root directory
   setup                        only install what tests and release builds need
 ";
 
