@@ -6,7 +6,7 @@
 pub mod bodies;
 #[path = "../../tests/protocol/client.rs"]
 pub mod client;
-#[path = "../../tests/protocol/dialogue.rs"]
-pub mod dialogue;
 #[path = "../../tests/config/bodies.rs"]
 pub mod config_bodies;
+#[path = "../../tests/protocol/dialogue.rs"]
+pub mod dialogue;
