@@ -62,7 +62,7 @@ impl Ran {
 /// A command in the background whose output is gathered.
 pub struct Running {
     pub child: Child,
-    readers: Option<(JoinHandle<Vec<u8>>, JoinHandle<Vec<u8>>)>,
+    readers: Option<[JoinHandle<Vec<u8>>; 2]>,
     shown: String,
 }
 
@@ -90,7 +90,7 @@ impl Running {
         let stderr = read_all(child.stderr.take().unwrap());
         Self {
             child,
-            readers: Some((stdout, stderr)),
+            readers: Some([stdout, stderr]),
             shown,
         }
     }
@@ -104,7 +104,7 @@ impl Running {
         let shown = std::mem::take(&mut self.shown);
         let child = &mut self.child;
         let status = wait_for(&shown, limit, || child.try_wait().unwrap());
-        let (stdout, stderr) = self.readers.take().unwrap();
+        let [stdout, stderr] = self.readers.take().unwrap();
         Ran {
             status,
             stdout: stdout.join().unwrap(),

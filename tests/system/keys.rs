@@ -122,7 +122,7 @@ fn odd_files(world: &World) {
         format!("\n\n# comment\n   # indented\n{key}\n"),
         format!("{overlong}\n{key}\n"),
         format!("ssh-ed25519 AAAAbroken\nssh-rsa\n\u{0}\u{1}\n{key}\n"),
-        format!("{key}"),
+        key.clone(),
         format!("{key}\r\n"),
         format!("  \t{key} a comment with \"quotes\n"),
         format!("unknown-option {key}\n{key}\n"),
@@ -198,7 +198,7 @@ fn special_files(world: &World) {
     let user = world.user();
     let server = world.server(&["AuthorizedKeysFile .ssh/first .ssh/authorized_keys"]);
     let first = user.home.join(".ssh/first");
-    for make in ["mkdir"] {
+    for make in ["mkfifo", "mkdir"] {
         crate::accounts::run(std::process::Command::new(make).arg(&first));
         let ran = clients::ssh_run(&server, &user, "echo in");
         assert!(

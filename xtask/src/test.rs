@@ -10,7 +10,7 @@ use crate::toolchain::Target;
 use crate::{chroot_test, dist, packages, size_budget};
 
 /// Areas in the order in which they run: quick ones and those that many mistakes hit come first.
-const AREAS: [(&str, fn(&Plan) -> Result<Counts, Failure>); 9] = [
+const AREAS: [(&str, Work); 9] = [
     ("fmt", format_check),
     ("clippy", clippy),
     ("unit", unit),
@@ -24,6 +24,9 @@ const AREAS: [(&str, fn(&Plan) -> Result<Counts, Failure>); 9] = [
 
 /// What `--quick` leaves out.
 const SLOW_AREAS: [&str; 3] = ["static", "size", "chroot"];
+
+/// What an area does.
+type Work = fn(&Plan) -> Result<Counts, Failure>;
 
 struct Plan {
     quick: bool,
