@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
 
-use super::connection::{Connection, LoggedUser, Phase, Session};
+use super::connection::{LoggedUser, Phase, Session};
 use super::ids::ConnectionKey;
 use super::socket::host_text;
 use super::terminals::Terminal;
@@ -85,7 +85,7 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        let records = self.host.records(&connection.generation.options);
+        let options = &connection.generation.options;
         let peer = connection.ends.peer;
         let Phase::Live(live) = &mut connection.phase else {
             return;
@@ -100,6 +100,7 @@ impl Monitor {
         if let (Some(terminal), false) = (&session.terminal, session.recorded) {
             let host = host_text(peer);
             let entry = entry(&live.login, terminal, &host, peer.ip(), pid);
+            let records = self.host.records(options);
             records.login(&entry);
             records.set_last_login(live.login.uid, &entry);
             session.recorded = true;
@@ -114,13 +115,15 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        let records = self.host.records(&connection.generation.options);
+        let options = &connection.generation.options;
         let peer = connection.ends.peer.ip();
         let Phase::Live(live) = &mut connection.phase else {
             return;
         };
-        if let Some(session) = live.sessions.remove(&number) {
-            close(&records, &live.login, &session, peer);
+        if let Some(session) = live.sessions.remove(&number)
+            && session.terminal.is_some()
+        {
+            close(&self.host.records(options), &live.login, &session, peer);
         }
     }
 
@@ -129,18 +132,19 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        close_all(
-            &self.host.records(&connection.generation.options),
-            connection,
-        );
-    }
-}
-
-fn close_all(records: &Records, connection: &mut Connection) {
-    let peer = connection.ends.peer.ip();
-    if let Phase::Live(live) = &mut connection.phase {
-        for session in std::mem::take(&mut live.sessions).into_values() {
-            close(records, &live.login, &session, peer);
+        let options = &connection.generation.options;
+        let peer = connection.ends.peer.ip();
+        let Phase::Live(live) = &mut connection.phase else {
+            return;
+        };
+        let mut sessions = std::mem::take(&mut live.sessions);
+        sessions.retain(|_, session| session.terminal.is_some());
+        if sessions.is_empty() {
+            return;
+        }
+        let records = self.host.records(options);
+        for session in sessions.into_values() {
+            close(&records, &live.login, &session, peer);
         }
     }
 }
