@@ -34,7 +34,10 @@ unsafe extern "C" fn segments(
             std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)),
         )
     };
-    let page_bytes = rustix::param::page_size();
+    // Not rustix's: its first question reads the auxiliary vector by a system call, which a confined
+    // process may not make.
+    // SAFETY: sysconf takes a number and gives one; both C libraries know this one from their start.
+    let page_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
     for header in headers {
         // Writable segments hold relocated data, which the file does not have.
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
