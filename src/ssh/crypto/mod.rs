@@ -1,5 +1,5 @@
-//! The one place that names cryptographic crates (design section 8). Primitives are theirs; how SSH
-//! puts them together is here.
+//! The one place that names cryptographic crates; what of them is generic, `agent-primitives`
+//! instantiates for it. Primitives are theirs; how SSH puts them together is here.
 
 pub mod base64;
 pub mod cipher;
@@ -9,6 +9,7 @@ pub mod kex;
 mod key_file;
 pub mod private_key;
 pub mod public_key;
+mod suite;
 
 /// Why a cryptographic operation gave nothing. Deliberately says no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
