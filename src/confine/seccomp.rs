@@ -38,6 +38,8 @@ pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>,
     if !available() {
         return Ok(Some("seccomp"));
     }
+    // rustix asks the kernel once, by prctl, and remembers: it must not be the first time later.
+    let _ = rustix::param::page_size();
     let Rules { refused, allowed } = rules(confinement.accepts);
     compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
     compile::install(&allowed, compile::Otherwise::EndTheProcess)?;

@@ -15,6 +15,7 @@ use rustix::net::{SocketFlags, accept_with};
 use super::client::ClientSocket;
 use super::connection::{self, Adoption};
 use super::logger;
+use super::memory;
 use super::threads::Threads;
 use crate::footprint;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
@@ -84,8 +85,9 @@ impl Acceptor<'_> {
             self.threads.monitor().as_fd(),
             PollFlags::IN,
         )];
-        // An end matters only to a process that waits for one.
-        let watch_ends = self.stopping || rest.is_some();
+        // An end matters only to a process that waits for one, be it to give memory back.
+        let waits_for_end = self.stopping || rest.is_some();
+        let watch_ends = waits_for_end || (self.quiet && !self.threads.is_empty());
         let ended = self.threads.ended().filter(|_| watch_ends);
         set.extend(ended.map(|ended| PollFd::from_borrowed_fd(ended, PollFlags::IN)));
         let first_listener = set.len();
@@ -96,7 +98,7 @@ impl Acceptor<'_> {
                     .map(|listener| PollFd::new(listener, PollFlags::IN)),
             );
         }
-        let fallback = (watch_ends && ended.is_none()).then_some(Duration::from_secs(1));
+        let fallback = (waits_for_end && ended.is_none()).then_some(Duration::from_secs(1));
         let timeout = match (rest, fallback) {
             (Some(rest), Some(fallback)) => Some(rest.min(fallback)),
             (rest, fallback) => rest.or(fallback),
@@ -109,6 +111,9 @@ impl Acceptor<'_> {
         self.quiet = until_quiet && polled == Ok(0);
         if self.quiet {
             footprint::give_back_program_pages();
+            if self.threads.is_empty() {
+                memory::release_heap();
+            }
         }
         match polled {
             Ok(_) | Err(Errno::INTR) => {}

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::client::ClientSocket;
 use super::logger;
+use super::memory;
 use super::session::consumed;
 use super::sessions::{Opening, Sessions, SessionsError, Verdict};
 use super::streams::Side;
@@ -583,6 +584,7 @@ impl<'a> Connection<'a> {
                 Due::Release => {
                     self.core.release_buffers();
                     self.ready = Vec::new();
+                    memory::release_stack();
                 }
             }
         }

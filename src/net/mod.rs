@@ -14,6 +14,7 @@ mod helper_queue;
 mod inherited;
 mod logger;
 mod mailbox;
+mod memory;
 mod monitor_link;
 mod requests;
 mod session;
@@ -35,6 +36,7 @@ use threads::Threads;
 
 /// The role's entry: serves until the monitor closes the link.
 pub fn main() -> ExitCode {
+    memory::prepare();
     let Some(inherited) = Inherited::take() else {
         return ExitCode::FAILURE;
     };
