@@ -30,7 +30,8 @@ pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"
 /// The local calendar time of `unix_s` seconds since 1970; `None` for a moment beyond the C
 /// library's range.
 pub fn to_local(unix_s: i64) -> Option<Civil> {
-    let clock = libc::time_t::try_from(unix_s).ok()?;
+    // Its type is time_t, whatever that is here.
+    let clock = unix_s.try_into().ok()?;
     let mut broken = empty();
     // SAFETY: both pointers are to live, exclusively held (the second) values of the types that
     // localtime_r(3) asks for; it reads the zone under its own lock and this program never calls
