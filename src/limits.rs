@@ -177,8 +177,8 @@ pub const LAST_WORDS_MS: u32 = 2000;
 /// on its way (a reset would).
 pub const LINGER_MS: u32 = 500;
 
-/// Stack below the waiting loop that an idle connection keeps: what the next turn needs at least.
-pub const STACK_KEPT_BYTES: usize = 4096;
+/// Stack below the caller that survives giving it back: what the call that does so pushes itself.
+pub const STACK_KEPT_BYTES: usize = 1024;
 /// Allocations from this size on are mappings of their own, which go back when they are freed.
 pub const OWN_MAPPING_BYTES: usize = 64 * 1024;
 /// A connection without traffic for this long gives its buffers back.

@@ -55,8 +55,20 @@ pub(super) fn serve_stranger(place: &Place, client: ClientSocket) -> Leave {
     };
     logger::set_connection(place.number, logger::level_filter(options.log_level));
     client.keep_alive(options.tcp_keepalive);
+    begin(place, client, cookie, options).run()
+}
+
+/// Never inlined, like all below that goes deep or holds much: an idle connection waits in
+/// [`Connection::run`], and what that frame holds stays in memory.
+#[inline(never)]
+fn begin(
+    place: &Place,
+    client: ClientSocket,
+    cookie: [u8; 16],
+    options: ConnectionOptions,
+) -> Box<Connection<'_>> {
     let core = Core::new(&options.setup, cookie, Random::system());
-    Connection::new(place, client, core, &options, None).run()
+    Connection::new(place, client, core, &options, None)
 }
 
 /// Goes on with a connection whose user is known: says so, and serves sessions.
@@ -66,6 +78,19 @@ pub(super) fn serve_user(
     helper: Link,
     adoption: Adoption,
 ) -> Leave {
+    match take_over(place, client, helper, adoption) {
+        Ok(connection) => connection.run(),
+        Err(leave) => leave,
+    }
+}
+
+#[inline(never)]
+fn take_over(
+    place: &Place,
+    client: ClientSocket,
+    helper: Link,
+    adoption: Adoption,
+) -> Result<Box<Connection<'_>>, Leave> {
     let Adoption {
         state,
         options,
@@ -76,7 +101,8 @@ pub(super) fn serve_user(
     let mut core = match Core::thaw(&state, &options.setup, Random::system()) {
         Ok(core) => core,
         Err(error) => {
-            return left(CloseReason::Fault, &format!("frozen connection: {error}"));
+            let why = format!("frozen connection: {error}");
+            return Err(left(CloseReason::Fault, &why));
         }
     };
     if let Some(banner) = banner {
@@ -87,7 +113,7 @@ pub(super) fn serve_user(
     let sessions = Sessions::new(helper, policy, wants_eow);
     let mut connection = Connection::new(place, client, core, &options, Some(sessions));
     connection.timers.logged_in(Instant::now());
-    connection.run()
+    Ok(connection)
 }
 
 /// A connection that ended before it had a core.
@@ -232,13 +258,13 @@ impl<'a> Connection<'a> {
         core: Core,
         options: &ConnectionOptions,
         sessions: Option<Sessions>,
-    ) -> Self {
+    ) -> Box<Self> {
         let timers = Timers::new(
             options.client_alive_interval_s,
             options.client_alive_count_max,
             options.setup.rekey_s,
         );
-        Self {
+        Box::new(Self {
             place,
             client,
             core,
@@ -251,10 +277,11 @@ impl<'a> Connection<'a> {
             received_bytes: 0,
             sent_bytes: 0,
             ready: Vec::new(),
-        }
+        })
     }
 
-    fn run(mut self) -> Leave {
+    #[inline(never)]
+    fn run(mut self: Box<Self>) -> Leave {
         self.timers.busy(Instant::now());
         let stop = loop {
             if let Err(stop) = self.turn() {
@@ -262,7 +289,7 @@ impl<'a> Connection<'a> {
             }
         };
         match stop {
-            Stop::HandOver => self.hand_over(),
+            Stop::HandOver => (*self).hand_over(),
             Stop::Closed(reason, detail) => {
                 // Programs lose their streams before the peer gets its last message.
                 self.sessions = None;
@@ -319,6 +346,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Handles what the core has understood so far.
+    #[inline(never)]
     fn events(&mut self) -> Result<(), Stop> {
         while self
             .sessions
@@ -387,6 +415,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Takes the monitor's answers.
+    #[inline(never)]
     fn mail(&mut self) -> Result<(), Stop> {
         while let Some(frame) = self.place.mailbox.take() {
             self.frame(frame)?;
@@ -452,6 +481,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Passes the connection on: keys, counters, and bytes that are not handled yet.
+    #[inline(never)]
     fn hand_over(self) -> Leave {
         let bytes = (self.received_bytes, self.sent_bytes);
         let stop = match self.core.freeze() {
@@ -482,6 +512,7 @@ impl<'a> Connection<'a> {
         }
     }
 
+    #[inline(never)]
     fn helper(&mut self, flags: PollFlags) -> Result<(), Stop> {
         let Some(sessions) = &mut self.sessions else {
             return Ok(());
@@ -656,6 +687,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Sends what is left to say, for a bounded time.
+    #[inline(never)]
     fn last_words(&mut self) {
         let until = Instant::now() + Duration::from_millis(LAST_WORDS_MS.into());
         let had_words = !self.core.outbox().is_empty();

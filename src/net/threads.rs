@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::mailbox::Mailbox;
+use super::memory;
 use super::monitor_link::MonitorLink;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
 use crate::limits::CONNECTION_STACK_BYTES;
@@ -142,6 +143,8 @@ impl Threads {
             // A monitor that is gone needs no telling: the main thread ends the process.
             let _ = place.monitor.send(place.number, &frame, &[]);
         }
+        // glibc keeps some stacks for the next threads, and what was touched of them.
+        memory::release_stack();
         if let Some(ended) = &self.ended {
             let _ = rustix::io::write(ended, &1_u64.to_ne_bytes());
         }
