@@ -67,28 +67,31 @@ fn it_holds_the_link_its_listeners_and_nothing_else() {
         return;
     }
     let net = Net::start();
-    let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", net.pid()))
-        .unwrap()
-        .map(|entry| {
-            fs::read_link(entry.unwrap().path())
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
-        })
-        .map(|target| target.split(':').next().unwrap().to_owned())
-        .collect();
-    open.sort();
     // Three times nothing, two sockets, and the eventfd by which threads say that they ended.
-    assert_eq!(
-        open,
-        [
-            "/dev/null",
-            "/dev/null",
-            "/dev/null",
-            "anon_inode",
-            "socket",
-            "socket"
-        ]
-    );
+    let expected = [
+        "/dev/null",
+        "/dev/null",
+        "/dev/null",
+        "anon_inode",
+        "socket",
+        "socket",
+    ];
+    let open = || {
+        let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", net.pid()))
+            .unwrap()
+            .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+            .map(|target| target.to_str().unwrap().to_owned())
+            .map(|target| target.split(':').next().unwrap().to_owned())
+            .collect();
+        open.sort();
+        open
+    };
+    // The eventfd comes after the word that the process is ready.
+    for _ in 0..100 {
+        if open().len() >= expected.len() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(open(), expected);
 }
