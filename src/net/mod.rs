@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let threads = Arc::new(Threads::new(Arc::clone(&link)));
     let hello = NetToMonitor::Hello {
         build_id: crate::BUILD_ID,
         missing: missing.iter().map(|part| (*part).into()).collect(),
@@ -63,7 +64,7 @@ pub fn main() -> ExitCode {
     if link.send(0, &hello, &[]).is_err() {
         return ExitCode::FAILURE;
     }
-    match acceptor::serve(inherited.listeners, &Arc::new(Threads::new(link))) {
+    match acceptor::serve(inherited.listeners, &threads) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("link to the monitor: {error}");
