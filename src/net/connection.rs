@@ -289,7 +289,7 @@ impl<'a> Connection<'a> {
             }
         };
         match stop {
-            Stop::HandOver => (*self).hand_over(),
+            Stop::HandOver => self.hand_over(),
             Stop::Closed(reason, detail) => {
                 // Programs lose their streams before the peer gets its last message.
                 self.sessions = None;
@@ -482,16 +482,24 @@ impl<'a> Connection<'a> {
 
     /// Passes the connection on: keys, counters, and bytes that are not handled yet.
     #[inline(never)]
-    fn hand_over(self) -> Leave {
-        let bytes = (self.received_bytes, self.sent_bytes);
-        let stop = match self.core.freeze() {
+    fn hand_over(self: Box<Self>) -> Leave {
+        let Self {
+            place,
+            client,
+            core,
+            received_bytes,
+            sent_bytes,
+            ..
+        } = *self;
+        let bytes = (received_bytes, sent_bytes);
+        let stop = match core.freeze() {
             Ok(state) => {
                 let frame = NetToMonitor::Frozen {
                     state: state.into(),
                 };
-                match self.place.monitor.send(self.place.number, &frame, &[]) {
+                match place.monitor.send(place.number, &frame, &[]) {
                     Ok(()) => {
-                        self.client.release();
+                        client.release();
                         return Leave::HandedOver;
                     }
                     Err(_) => (CloseReason::Ended, "the monitor is gone".to_owned()),
