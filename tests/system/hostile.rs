@@ -160,8 +160,10 @@ fn thousand_connections(world: &World) {
     still_works(&server, &user);
     drop(streams);
     if world.is_agent() {
+        // What allocators keep of a thousand connections is an amount, not a share of what idles.
+        let kept = (idle / 10).max(512);
         wait_until("memory to come back", LIMIT, || {
-            server.memory_kib() <= idle + idle / 10
+            server.memory_kib() <= idle + kept
         });
     }
     still_works(&server, &user);
