@@ -31,6 +31,10 @@ pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"
 /// library's range.
 pub fn to_local(unix_s: i64) -> Option<Civil> {
     // Its type is time_t, whatever that is here.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "time_t has 32 bits on some targets"
+    )]
     let clock = unix_s.try_into().ok()?;
     let mut broken = empty();
     // SAFETY: both pointers are to live, exclusively held (the second) values of the types that
