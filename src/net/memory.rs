@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn a_stack_that_was_deep_once_shrinks() {
-        let size = 512 * 1024;
+        // Larger than any other thread's here: the C library hands used stacks on, and then the
+        // lowest address would be that of a larger one.
+        let size = 16 * 1024 * 1024;
         let thread = std::thread::Builder::new().stack_size(size).spawn(move || {
             let size = size - 64 * 1024;
             assert_eq!(go_deep(), 1);
