@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::accounts::make_key;
 use crate::clients;
 use crate::harness::{Case, World};
-use crate::processes::wait_until;
+use crate::processes::{wait_for, wait_until};
 use crate::server::LIMIT;
 
 pub const CASES: &[Case] = &[
@@ -120,15 +120,17 @@ fn login_grace_time(world: &World) {
 fn max_startups(world: &World) {
     let user = world.user();
     let server = world.server(&["MaxStartups 3:100:5", "LoginGraceTime 60"]);
-    let mut held: Vec<_> = (0..3)
-        .map(|_| {
+    let hold = || {
+        // The connection that proved readiness may still count.
+        wait_for("a connection that is taken", LIMIT, || {
             let mut stream = server.connect();
             stream.write_all(b"SSH-2.0-held\r\n").unwrap();
             let mut start = [0; 8];
-            stream.read_exact(&mut start).unwrap();
-            stream
+            let taken = stream.read_exact(&mut start).is_ok() && &start == b"SSH-2.0-";
+            taken.then_some(stream)
         })
-        .collect();
+    };
+    let mut held: Vec<_> = (0..3).map(|_| hold()).collect();
     let ran = clients::ssh_run(&server, &user, "echo in");
     assert_eq!(ran.code(), Some(255), "{}", ran.out());
     held.clear();

@@ -106,16 +106,10 @@ fn type_and_device(world: &World) {
     let server = world.server(&[]);
     let mut ssh = clients::ssh(&server, &user);
     ssh.env("TERM", "xterm-256color").arg("-tt");
-    ssh.arg("echo $TERM; tty; echo $SSH_TTY; stat -c '%U %G %a' $SSH_TTY; ps -o tty= -p $$");
+    ssh.arg("echo $TERM; tty; echo $SSH_TTY; stat -c '%U %G %a' $SSH_TTY; ps -o tty= -p $$; echo the-end");
     let mut terminal = Terminal::start(&ssh, 80, 24);
     assert_eq!(terminal.wait(), Some(0));
-    // The client has ended, but what it printed last may still be on its way through the terminal.
-    for _ in 0..100 {
-        if terminal.screen().lines().count() >= 5 {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    terminal.expect("the-end");
     let screen = terminal.screen();
     let lines: Vec<&str> = screen.lines().map(str::trim).collect();
     assert_eq!(lines[0], "xterm-256color", "{screen}");
