@@ -33,6 +33,17 @@ mod compile;
 #[path = "seccomp_own.rs"]
 mod own;
 
+/// Numbers that libc lacks with musl (arch/arm/tools/syscall.tbl of the kernel).
+#[cfg(target_arch = "arm")]
+mod arm {
+    use std::ffi::c_long;
+
+    pub(super) const RSEQ: c_long = 398;
+    pub(super) const CLOCK_GETTIME64: c_long = 403;
+    pub(super) const PPOLL_TIME64: c_long = 414;
+    pub(super) const FUTEX_TIME64: c_long = 422;
+}
+
 /// Installs the filters; gives what is missing for them.
 pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>, ConfineError> {
     if !available() {
@@ -200,7 +211,10 @@ const ALWAYS: &[Rule] = &[
     when(libc::SYS_clone, THREAD),
     always(libc::SYS_futex),
     always(libc::SYS_set_robust_list),
+    #[cfg(not(target_arch = "arm"))]
     always(libc::SYS_rseq),
+    #[cfg(target_arch = "arm")]
+    always(arm::RSEQ),
     always(libc::SYS_sigaltstack),
     always(libc::SYS_rt_sigprocmask),
     always(libc::SYS_rt_sigreturn),
@@ -216,11 +230,11 @@ const ALWAYS: &[Rule] = &[
     when(libc::SYS_tgkill, &[Is(2, libc::SIGABRT.cast_unsigned())]),
     always(libc::SYS_exit_group),
     #[cfg(target_arch = "arm")]
-    always(libc::SYS_clock_gettime64),
+    always(arm::CLOCK_GETTIME64),
     #[cfg(target_arch = "arm")]
-    always(libc::SYS_futex_time64),
+    always(arm::FUTEX_TIME64),
     #[cfg(target_arch = "arm")]
-    always(libc::SYS_ppoll_time64),
+    always(arm::PPOLL_TIME64),
 ];
 
 /// What libraries try and can do without: threads by clone3, whose flags a filter cannot see, and
