@@ -14,14 +14,25 @@ pub(super) struct Channels {
 #[derive(Debug)]
 pub(super) struct Channel {
     number: u32,
-    /// The client's number for it.
+    /// The client's number for it; unknown, and 0, until it confirmed what we open.
     pub(super) peer: u32,
-    confirmed: bool,
+    stage: Stage,
     receive: ReceiveWindow,
     send: SendWindow,
     pub(super) sent: Ends,
     received: Ends,
     unanswered: u32,
+}
+
+/// How far the opening of a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The client asked, the driver has not answered.
+    Asked,
+    /// We asked, the client has not answered.
+    Offered,
+    /// Open.
+    Confirmed,
 }
 
 /// How far one direction of a channel has ended.
@@ -65,6 +76,46 @@ impl Channels {
 
     /// Takes the lowest free number for a channel that the client opens; `None`: too many.
     pub(super) fn open(&mut self, peer: u32, window: u32, max_packet: u32) -> Option<u32> {
+        let send = SendWindow {
+            left_bytes: window,
+            max_packet_bytes: max_packet,
+        };
+        self.take_number(|number| Channel {
+            number,
+            peer,
+            stage: Stage::Asked,
+            receive: ReceiveWindow::default(),
+            send,
+            sent: Ends::Open,
+            received: Ends::Open,
+            unanswered: 0,
+        })
+    }
+
+    /// Takes the lowest free number for a channel that we open, with the window that the client
+    /// gets; `None`: too many.
+    pub(super) fn offer(&mut self, window: u32, max_packet: u32) -> Option<u32> {
+        self.take_number(|number| Channel {
+            number,
+            peer: 0,
+            stage: Stage::Offered,
+            receive: ReceiveWindow::new(window, max_packet),
+            send: SendWindow {
+                left_bytes: 0,
+                max_packet_bytes: 0,
+            },
+            sent: Ends::Open,
+            received: Ends::Open,
+            unanswered: 0,
+        })
+    }
+
+    /// Whether [`Self::offer`] would find room.
+    pub(super) fn has_room(&self) -> bool {
+        self.slots.len() < self.max || self.slots.iter().any(Option::is_none)
+    }
+
+    fn take_number(&mut self, channel: impl FnOnce(u32) -> Channel) -> Option<u32> {
         let free = self
             .slots
             .iter()
@@ -74,19 +125,7 @@ impl Channels {
             return None;
         }
         let number = u32::try_from(free).ok()?;
-        let channel = Channel {
-            number,
-            peer,
-            confirmed: false,
-            receive: ReceiveWindow::default(),
-            send: SendWindow {
-                left_bytes: window,
-                max_packet_bytes: max_packet,
-            },
-            sent: Ends::Open,
-            received: Ends::Open,
-            unanswered: 0,
-        };
+        let channel = channel(number);
         match self.slots.get_mut(free) {
             Some(slot) => *slot = Some(channel),
             None => self.slots.push(Some(channel)),
@@ -102,14 +141,21 @@ impl Channels {
     /// A confirmed channel by our number.
     pub(super) fn live(&self, number: u32) -> Option<&Channel> {
         let channel = self.slots.get(usize::try_from(number).ok()?)?.as_ref()?;
-        channel.confirmed.then_some(channel)
+        (channel.stage == Stage::Confirmed).then_some(channel)
     }
 
     /// The channel that a message of the client's is for. It cannot know a number that was not
     /// confirmed to it, nor one of a channel that both sides closed.
     pub(super) fn addressed(&mut self, number: u32) -> Result<&mut Channel, ProtocolError> {
         self.find(number)
-            .filter(|channel| channel.confirmed)
+            .filter(|channel| channel.stage == Stage::Confirmed)
+            .ok_or(ProtocolError::UnknownChannel { channel: number })
+    }
+
+    /// The channel that an answer to our open is for.
+    pub(super) fn offered(&mut self, number: u32) -> Result<&mut Channel, ProtocolError> {
+        self.find(number)
+            .filter(|channel| channel.stage == Stage::Offered)
             .ok_or(ProtocolError::UnknownChannel { channel: number })
     }
 
@@ -145,19 +191,40 @@ impl Channels {
     }
 }
 
+impl ReceiveWindow {
+    fn new(bytes: u32, max_packet_bytes: u32) -> Self {
+        Self {
+            full_bytes: bytes,
+            left_bytes: bytes,
+            consumed_bytes: 0,
+            max_packet_bytes,
+        }
+    }
+}
+
 impl Channel {
     /// Whether the open was answered with yes.
     pub(super) fn is_confirmed(&self) -> bool {
-        self.confirmed
+        self.stage == Stage::Confirmed
     }
 
-    /// Answers the open with yes.
+    /// Whether the driver owes the client an answer to its open.
+    pub(super) fn is_asked(&self) -> bool {
+        self.stage == Stage::Asked
+    }
+
+    /// Answers the client's open with yes.
     pub(super) fn confirm(&mut self, window: u32, max_packet: u32) {
-        self.confirmed = true;
-        self.receive = ReceiveWindow {
-            full_bytes: window,
+        self.stage = Stage::Confirmed;
+        self.receive = ReceiveWindow::new(window, max_packet);
+    }
+
+    /// The client answered our open with yes: its number, its window and its largest packet.
+    pub(super) fn confirmed(&mut self, peer: u32, window: u32, max_packet: u32) {
+        self.stage = Stage::Confirmed;
+        self.peer = peer;
+        self.send = SendWindow {
             left_bytes: window,
-            consumed_bytes: 0,
             max_packet_bytes: max_packet,
         };
     }
@@ -224,7 +291,7 @@ impl Channel {
 
     /// The most data that may go into the next packet.
     pub(super) fn send_bytes(&self) -> usize {
-        if !self.confirmed || self.sent > Ends::Open || self.received == Ends::Close {
+        if !self.is_confirmed() || self.sent > Ends::Open || self.received == Ends::Close {
             return 0;
         }
         let allowed = self.send.left_bytes.min(self.send.max_packet_bytes);
@@ -248,7 +315,7 @@ impl Channel {
 
     /// Sends EOF or CLOSE; false: that went out before.
     pub(super) fn send_end(&mut self, end: Ends) -> bool {
-        let news = self.confirmed && end > self.sent;
+        let news = self.is_confirmed() && end > self.sent;
         if news {
             self.sent = end;
         }
@@ -395,6 +462,32 @@ mod tests {
             channels.addressed(0).map(|_| ()),
             Err(ProtocolError::UnknownChannel { channel: 0 })
         );
+    }
+
+    #[test]
+    fn what_we_open_is_the_clients_only_once_it_agreed() {
+        let mut channels = Channels::new(2);
+        let number = channels.offer(100, 60).unwrap();
+        assert!(channels.addressed(number).is_err());
+        assert!(!channels.find(number).unwrap().send_end(Ends::Close));
+        assert_eq!(channels.find(number).unwrap().send_bytes(), 0);
+        channels.offered(number).unwrap().confirmed(9, 50, 40);
+        assert!(channels.offered(number).is_err());
+        let channel = channels.addressed(number).unwrap();
+        assert_eq!((channel.peer, channel.send_bytes()), (9, 40));
+        assert_eq!(channel.take_data(60), Ok(true));
+    }
+
+    #[test]
+    fn the_answer_to_an_open_fits_the_side_that_asked() {
+        let mut channels = Channels::new(3);
+        let theirs = channels.open(5, 0, 0).unwrap();
+        assert!(channels.offered(theirs).is_err());
+        assert!(channels.has_room());
+        let ours = channels.offer(1, 1).unwrap();
+        assert!(!channels.find(ours).unwrap().is_asked());
+        assert!(channels.offer(1, 1).is_some());
+        assert!(!channels.has_room() && channels.offer(1, 1).is_none());
     }
 
     #[test]

@@ -69,6 +69,13 @@ pub(super) enum Found {
         kind: Range<usize>,
         extra: Range<usize>,
     },
+    ChannelOpened {
+        channel: u32,
+    },
+    ChannelRefused {
+        channel: u32,
+        reason: u32,
+    },
     ChannelRequest {
         channel: u32,
         kind: Range<usize>,
@@ -276,12 +283,26 @@ impl Connection {
                 self.channels.addressed(channel)?;
                 Ok(None)
             }
-            // Answers to an open: we open none, so there is no such channel.
+            message::CHANNEL_OPEN_CONFIRMATION => {
+                let offered = self.channels.offered(channel)?;
+                let sender = reader.u32("sender channel")?;
+                let window = reader.u32("initial window size")?;
+                let max_packet = reader.u32("maximum packet size")?;
+                // Type-specific fields may follow (RFC 4254 section 5.1); none of our types has any.
+                offered.confirmed(sender, window, max_packet);
+                Ok(Some(Found::ChannelOpened { channel }))
+            }
+            message::CHANNEL_OPEN_FAILURE => {
+                self.channels.offered(channel)?;
+                let reason = reader.u32("reason code")?;
+                self.channels.remove(channel);
+                Ok(Some(Found::ChannelRefused { channel, reason }))
+            }
             _ => Err(ProtocolError::UnknownChannel { channel }),
         }
     }
 
-    /// A session's client has no second stream to send: counted against the window and dropped.
+    /// No channel has a second stream towards us: counted against the window and dropped.
     fn on_extended_data(&mut self, channel: u32, len: usize) -> Outcome {
         let found = self.channels.addressed(channel)?;
         found.take_data(len)?;
@@ -368,6 +389,13 @@ impl Found {
                 channel: ChannelId(channel),
                 kind: part(kind),
                 extra: part(extra),
+            },
+            Self::ChannelOpened { channel } => Event::ChannelOpened {
+                channel: ChannelId(channel),
+            },
+            Self::ChannelRefused { channel, reason } => Event::ChannelRefused {
+                channel: ChannelId(channel),
+                reason,
             },
             Self::ChannelRequest {
                 channel,

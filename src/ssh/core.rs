@@ -58,6 +58,18 @@ pub enum Event<'a> {
         /// Fields behind the common ones.
         extra: &'a [u8],
     },
+    /// The client agreed to a channel that [`Core::offer`] began.
+    ChannelOpened {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// The client refused a channel that [`Core::offer`] began: its number is free.
+    ChannelRefused {
+        /// What was its number.
+        channel: ChannelId,
+        /// RFC 4254 section 5.1.
+        reason: u32,
+    },
     /// SSH_MSG_CHANNEL_REQUEST. With `want_reply` answer by [`Core::reply`], in order; the core
     /// keeps the order of replies by channel.
     ChannelRequest {
@@ -120,6 +132,8 @@ impl std::fmt::Debug for Event<'_> {
             Self::KeysChanged { .. } => ("KeysChanged", None, 0),
             Self::AuthRequest(request) => ("AuthRequest", None, request.len()),
             Self::ChannelOpen { channel, extra, .. } => ("ChannelOpen", Some(channel), extra.len()),
+            Self::ChannelOpened { channel } => ("ChannelOpened", Some(channel), 0),
+            Self::ChannelRefused { channel, .. } => ("ChannelRefused", Some(channel), 0),
             Self::ChannelRequest { channel, extra, .. } => {
                 ("ChannelRequest", Some(channel), extra.len())
             }
@@ -349,7 +363,7 @@ impl Core {
         let Some(found) = self.connection.channels.find(channel.0) else {
             return;
         };
-        if found.is_confirmed() {
+        if !found.is_asked() {
             return;
         }
         found.confirm(window, max_packet);
@@ -367,7 +381,7 @@ impl Core {
         let Some(found) = self.connection.channels.find(channel.0) else {
             return;
         };
-        if found.is_confirmed() {
+        if !found.is_asked() {
             return;
         }
         let peer = found.peer;
@@ -376,6 +390,37 @@ impl Core {
             self.connection.open_failure(peer, code, message);
             self.end_sending();
         }
+    }
+
+    /// Whether [`Core::offer`] would find a number.
+    pub fn can_offer(&self) -> bool {
+        self.is_live()
+            && self.connection.service == Service::Open
+            && self.connection.channels.has_room()
+    }
+
+    /// Opens a channel of type `kind` to the client, with our initial window and maximum packet in
+    /// bytes; `extra` are the fields behind those. [`Event::ChannelOpened`] or
+    /// [`Event::ChannelRefused`] follows, if the client answers. `None`: there are too many.
+    pub fn offer(
+        &mut self,
+        kind: &[u8],
+        window: u32,
+        max_packet: u32,
+        extra: &[u8],
+    ) -> Option<ChannelId> {
+        if self.connection.service != Service::Open || !self.begin_sending() {
+            return None;
+        }
+        let number = self.connection.channels.offer(window, max_packet)?;
+        self.message(message::CHANNEL_OPEN, |fields| {
+            fields.put_string(kind);
+            fields.put_u32(number);
+            fields.put_u32(window);
+            fields.put_u32(max_packet);
+            fields.put_bytes(extra);
+        });
+        Some(ChannelId(number))
     }
 
     /// Answers the oldest unanswered request of the channel that wants a reply.

@@ -22,6 +22,11 @@ pub enum Seen {
         kind: Vec<u8>,
         extra: Vec<u8>,
     },
+    ChannelOpened(u32),
+    ChannelRefused {
+        channel: u32,
+        reason: u32,
+    },
     ChannelRequest {
         channel: u32,
         kind: Vec<u8>,
@@ -62,6 +67,11 @@ impl From<Event<'_>> for Seen {
                 channel: channel.0,
                 kind: kind.into(),
                 extra: extra.into(),
+            },
+            Event::ChannelOpened { channel } => Self::ChannelOpened(channel.0),
+            Event::ChannelRefused { channel, reason } => Self::ChannelRefused {
+                channel: channel.0,
+                reason,
             },
             Event::ChannelRequest {
                 channel,

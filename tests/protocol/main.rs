@@ -11,6 +11,7 @@ mod exchange;
 mod handover;
 mod login;
 mod memory;
+mod offers;
 mod packets;
 mod phases;
 mod rekey;
