@@ -54,6 +54,11 @@ impl Account {
         }
     }
 
+    /// The password field of passwd(5): `x` where the shadow file has it.
+    pub(crate) fn password_field(&self) -> &[u8] {
+        &self.password
+    }
+
     /// Ids of all groups, the primary one included.
     pub fn groups(&self) -> Vec<u32> {
         let Ok(name) = CString::new(self.name.clone()) else {

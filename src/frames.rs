@@ -101,6 +101,19 @@ wire_enum! {
             /// V_C.
             version: Bytes,
         },
+        /// SSH_MSG_USERAUTH_INFO_RESPONSE to [`ToNet::AuthInfoRequest`], the payload behind the
+        /// message number, unparsed.
+        11 => AuthResponse {
+            /// The response.
+            response: Bytes,
+        },
+    }
+}
+
+impl NetToMonitor {
+    /// Whether what it holds is to be wiped.
+    pub fn may_hold_password(&self) -> bool {
+        matches!(self, Self::Auth { .. } | Self::AuthResponse { .. })
     }
 }
 
@@ -232,5 +245,21 @@ wire_enum! {
         12 => StopAccepting,
         /// Accept again after [`NetToMonitor::AcceptPaused`]: a descriptor became free.
         13 => ResumeAccepting,
+        /// SSH_MSG_USERAUTH_PASSWD_CHANGEREQ.
+        14 => AuthPasswordChange {
+            /// For the user.
+            prompt: Bytes,
+            /// As above.
+            banner: Option<Bytes>,
+        },
+        /// SSH_MSG_USERAUTH_INFO_REQUEST: nothing that is typed is echoed.
+        15 => AuthInfoRequest {
+            /// For the user.
+            instruction: Bytes,
+            /// What is asked.
+            prompts: Vec<Bytes>,
+            /// As above.
+            banner: Option<Bytes>,
+        },
     }
 }

@@ -70,6 +70,23 @@ pub const AUTH_REQUEST_MAX_BYTES: usize = 64 * 1024;
 /// Key blob: RSA with 8192 bits takes 1,047 bytes; certificates up to some KiB.
 pub const KEY_BLOB_MAX_BYTES: usize = 16 * 1024;
 
+/// Answers in one keyboard-interactive response: OpenSSH's bound is 100, and nobody asks so much.
+pub const INFO_RESPONSES_MAX: u32 = 8;
+/// A password that a client gives: OpenSSH's bound. Hashing takes time by its length.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+/// A password that replaces an expired one: what NIST SP 800-63B section 3.1.1 asks for.
+pub const PASSWORD_MIN_CHARACTERS: usize = 8;
+/// Password checks at once, where memory allows: each is a process, and yescrypt takes 16 MiB.
+pub const PASSWORD_CHECKS_MAX: usize = 8;
+/// Memory of the machine for each check at once: a box of 128 MiB makes two.
+pub const PASSWORD_CHECK_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+/// CPU time of one check. Distributions' hashes take a tenth of a second on a small box.
+pub const PASSWORD_CPU_TIME_S: u64 = 20;
+/// How long the shadow file's lock is waited for; lckpwdf(3) waits 15 s.
+pub const PASSWORD_LOCK_TIME_MS: u64 = 5_000;
+/// The shadow file: some 100,000 accounts.
+pub const SHADOW_FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
 /// KEXINIT payloads of the exchange hash: ours is 2 KiB, the longest known lists 4 KiB.
 pub const KEXINIT_MAX_BYTES: usize = 64 * 1024;
 /// Public values and shared secret of an exchange; the longest is sntrup761 with 1,190 bytes.

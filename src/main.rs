@@ -10,5 +10,8 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes().starts_with(b"agent: net") {
         return agent::net::main();
     }
+    if title.as_encoded_bytes() == b"agent: password" {
+        return agent::password::main();
+    }
     agent::cli::main()
 }

@@ -126,6 +126,13 @@ pub struct Assembly {
     partial: Option<(Header, Vec<u8>, Vec<OwnedFd>)>,
 }
 
+impl Assembly {
+    /// What the last datagram was received into, to be wiped after a secret.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -129,6 +129,12 @@ impl Dump {
             },
         );
         self.flag("pubkeyauthentication", options.pubkey_authentication);
+        self.flag("passwordauthentication", options.password_authentication);
+        self.flag(
+            "kbdinteractiveauthentication",
+            options.kbd_interactive_authentication,
+        );
+        self.flag("permitemptypasswords", options.permit_empty_passwords);
         let chains: Vec<String> = options
             .authentication_methods
             .iter()

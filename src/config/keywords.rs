@@ -61,6 +61,7 @@ pub enum Keyword {
     HostKeyDir,
     Include,
     IpQos,
+    KbdInteractiveAuthentication,
     KexAlgorithms,
     ListenAddress,
     LogLevel,
@@ -70,8 +71,10 @@ pub enum Keyword {
     MaxAuthTries,
     MaxSessions,
     MaxStartups,
+    PasswordAuthentication,
     PerSourceMaxStartups,
     PerSourceNetBlockSize,
+    PermitEmptyPasswords,
     PermitRootLogin,
     PermitTty,
     PermitUserEnvironment,
@@ -114,7 +117,6 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 const NO: Quiet = Quiet::Off;
 const NONE: Quiet = Quiet::Values(&["none"]);
 const NO_FORWARDING: &str = "forwarding is not served";
-const NO_PASSWORD: &str = "password logins are not offered; users need a key";
 const NO_HOSTBASED: &str = "host-based logins are not offered";
 const NO_KERBEROS: &str = "Kerberos and GSSAPI logins are not offered";
 const NO_CERTIFICATES: &str = "certificates are not accepted";
@@ -245,9 +247,15 @@ pub const TABLE: &[Entry] = &[
     unserved_global("IgnoreUserKnownHosts", Quiet::Always, NO_HOSTBASED),
     set_in_match("Include", Keyword::Include),
     set_in_match("IPQoS", Keyword::IpQos),
-    unserved("KbdInteractiveAuthentication", NO, NO_PASSWORD),
-    unserved_global("ChallengeResponseAuthentication", NO, NO_PASSWORD),
-    unserved_global("SkeyAuthentication", NO, NO_PASSWORD),
+    set_in_match(
+        "KbdInteractiveAuthentication",
+        Keyword::KbdInteractiveAuthentication,
+    ),
+    set(
+        "ChallengeResponseAuthentication",
+        Keyword::KbdInteractiveAuthentication,
+    ),
+    set("SkeyAuthentication", Keyword::KbdInteractiveAuthentication),
     unserved("KerberosAuthentication", NO, NO_KERBEROS),
     unserved_global("KerberosGetAFSToken", Quiet::Always, NO_KERBEROS),
     unserved_global("KerberosOrLocalPasswd", Quiet::Always, NO_KERBEROS),
@@ -271,8 +279,8 @@ pub const TABLE: &[Entry] = &[
     set_in_match("MaxSessions", Keyword::MaxSessions),
     set("MaxStartups", Keyword::MaxStartups),
     unserved_global("ModuliFile", Quiet::Always, "group exchange is not served"),
-    unserved("PasswordAuthentication", NO, NO_PASSWORD),
-    unserved("PermitEmptyPasswords", NO, NO_PASSWORD),
+    set_in_match("PasswordAuthentication", Keyword::PasswordAuthentication),
+    set_in_match("PermitEmptyPasswords", Keyword::PermitEmptyPasswords),
     unserved("PermitListen", NONE, NO_FORWARDING),
     unserved("PermitOpen", NONE, NO_FORWARDING),
     set_in_match("PermitRootLogin", Keyword::PermitRootLogin),
@@ -343,7 +351,7 @@ pub const TABLE: &[Entry] = &[
     unserved_global(
         "UsePAM",
         NO,
-        "PAM is not used: neither its account checks nor its sessions nor its passwords",
+        "PAM is not used: passwords are checked against /etc/shadow, accounts by passwd and shadow",
     ),
     set("VersionAddendum", Keyword::VersionAddendum),
     unserved("X11DisplayOffset", Quiet::Always, NO_FORWARDING),

@@ -81,8 +81,11 @@ pub struct Options {
     pub force_command: Option<Vec<u8>>,
     pub chroot_directory: Option<String>,
     pub ip_qos: (u8, u8),
+    pub kbd_interactive_authentication: bool,
     pub max_auth_tries: u32,
     pub max_sessions: u32,
+    pub password_authentication: bool,
+    pub permit_empty_passwords: bool,
     pub permit_root_login: PermitRootLogin,
     pub permit_tty: bool,
     pub permit_user_environment: PermitUserEnvironment,
@@ -168,8 +171,11 @@ impl Options {
             force_command: set.force_command.flatten().map(String::into_bytes),
             chroot_directory: set.chroot_directory.flatten(),
             ip_qos: set.ip_qos.unwrap_or((0xb8, 0)),
+            kbd_interactive_authentication: set.kbd_interactive_authentication.unwrap_or(true),
             max_auth_tries: set.max_auth_tries.unwrap_or(6),
             max_sessions: set.max_sessions.unwrap_or(10),
+            password_authentication: set.password_authentication.unwrap_or(true),
+            permit_empty_passwords: set.permit_empty_passwords.unwrap_or(false),
             permit_root_login: set
                 .permit_root_login
                 .unwrap_or(PermitRootLogin::ProhibitPassword),

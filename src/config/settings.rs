@@ -75,6 +75,7 @@ settings! {
     host_key_dir: Option<PathBuf>,
     host_key_files: Growing<PathBuf>,
     ip_qos: Option<(u8, u8)>,
+    kbd_interactive_authentication: Option<bool>,
     kex_algorithms: Option<Vec<String>>,
     listen_addresses: Growing<ListenAddress>,
     log_level: Option<(LogLevel, &'static str)>,
@@ -83,8 +84,10 @@ settings! {
     max_auth_tries: Option<u32>,
     max_sessions: Option<u32>,
     max_startups: Option<(u32, u32, u32)>,
+    password_authentication: Option<bool>,
     per_source_max_startups: Option<u32>,
     per_source_net_block: Option<(u8, u8)>,
+    permit_empty_passwords: Option<bool>,
     permit_root_login: Option<PermitRootLogin>,
     permit_tty: Option<bool>,
     permit_user_environment: Option<PermitUserEnvironment>,
@@ -219,6 +222,9 @@ fn set(
         }
         Keyword::HostKeyDir => to.host_key_dir = Some(absolute(single(line)?)?),
         Keyword::IpQos => to.ip_qos = Some(ip_qos(line, warn)?),
+        Keyword::KbdInteractiveAuthentication => {
+            to.kbd_interactive_authentication = Some(value::yes_no(single(line)?)?);
+        }
         Keyword::KexAlgorithms => to.kex_algorithms = Some(algorithms(Kind::Kex, line, warn)?),
         Keyword::ListenAddress => to.listen_addresses.0 = vec![listen_address(line)?],
         Keyword::LogLevel => to.log_level = Some(log_level(single(line)?)?),
@@ -229,6 +235,9 @@ fn set(
         }
         Keyword::MaxSessions => to.max_sessions = Some(value::number(single(line)?, 0, most)?),
         Keyword::MaxStartups => to.max_startups = Some(value::max_startups(single(line)?)?),
+        Keyword::PasswordAuthentication => {
+            to.password_authentication = Some(value::yes_no(single(line)?)?);
+        }
         Keyword::PerSourceMaxStartups => {
             to.per_source_max_startups = Some(match value::none_or(single(line)?) {
                 None => u32::MAX,
@@ -237,6 +246,9 @@ fn set(
         }
         Keyword::PerSourceNetBlockSize => {
             to.per_source_net_block = Some(value::net_block(single(line)?)?);
+        }
+        Keyword::PermitEmptyPasswords => {
+            to.permit_empty_passwords = Some(value::yes_no(single(line)?)?);
         }
         Keyword::PermitRootLogin => to.permit_root_login = Some(permit_root_login(single(line)?)?),
         Keyword::PermitTty => to.permit_tty = Some(value::yes_no(single(line)?)?),
@@ -363,7 +375,7 @@ fn user_patterns(line: &Line<'_>) -> Parsed<Vec<String>> {
     Ok(patterns.to_vec())
 }
 
-/// Chains of methods, of which one must be gone through. Only public keys are served.
+/// Chains of methods, of which one must be gone through.
 fn authentication_methods(
     line: &Line<'_>,
     warn: &mut dyn FnMut(String),
@@ -381,22 +393,34 @@ fn authentication_methods(
         if let Some(unknown) = methods.iter().find(|method| !is_method(method)) {
             return Err(format!("\"{unknown}\" is not an authentication method"));
         }
-        if methods.iter().all(|method| method == "publickey") {
+        if methods.iter().all(|method| is_served(method)) {
             served.push(methods);
         } else {
             warn(format!(
-                "\"{chain}\" cannot be gone through, only publickey is offered"
+                "\"{chain}\" cannot be gone through: {SERVED_METHODS} are offered"
             ));
         }
     }
     if served.is_empty() {
-        return Err(
-            "asks for methods of which only publickey is offered: nobody could log in. \
-                    Write publickey, or any"
-                .to_owned(),
-        );
+        return Err(format!(
+            "has no chain that can be gone through, so nobody could log in: {SERVED_METHODS} are offered"
+        ));
     }
     Ok(served)
+}
+
+const SERVED_METHODS: &str = "publickey, password and keyboard-interactive";
+
+/// `pam` is what stock files call the device behind keyboard-interactive.
+fn is_served(method: &str) -> bool {
+    [
+        "publickey",
+        "password",
+        "keyboard-interactive",
+        "keyboard-interactive:pam",
+        "none",
+    ]
+    .contains(&method)
 }
 
 fn is_method(method: &str) -> bool {

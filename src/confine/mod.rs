@@ -22,6 +22,17 @@ pub struct Identity {
     pub gid: u32,
 }
 
+impl Identity {
+    /// What the monitor says in `AGENT_UID` and `AGENT_GID`.
+    pub fn from_environment() -> Option<Self> {
+        let number = |name| std::env::var(name).ok()?.parse().ok();
+        Some(Self {
+            uid: number("AGENT_UID")?,
+            gid: number("AGENT_GID")?,
+        })
+    }
+}
+
 /// What a process keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confinement {

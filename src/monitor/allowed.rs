@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::methods::Way;
 use crate::config::Options;
 use crate::config::options::PermitRootLogin;
 use crate::pattern::{BadAddress, matches_one, matches_user};
@@ -140,10 +141,11 @@ fn check_groups(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether root's login with an accepted key may go on (auth_root_allowed()).
-pub(super) fn root_permitted(options: &Options, has_forced_command: bool) -> bool {
+/// Whether root's login by a method that succeeded may go on (auth_root_allowed()).
+pub(super) fn root_permitted(options: &Options, has_forced_command: bool, way: Way) -> bool {
     match options.permit_root_login {
-        PermitRootLogin::Yes | PermitRootLogin::ProhibitPassword => true,
+        PermitRootLogin::Yes => true,
+        PermitRootLogin::ProhibitPassword => way == Way::PublicKey,
         PermitRootLogin::ForcedCommandsOnly => has_forced_command,
         PermitRootLogin::No => false,
     }
@@ -257,8 +259,12 @@ mod tests {
             ("no", false, false),
         ] {
             let options = options(&format!("PermitRootLogin {value}\n"));
-            assert_eq!(root_permitted(&options, false), plain, "{value}");
-            assert_eq!(root_permitted(&options, true), forced, "{value}");
+            let permitted = |forced, way| root_permitted(&options, forced, way);
+            assert_eq!(permitted(false, Way::PublicKey), plain, "{value}");
+            assert_eq!(permitted(true, Way::PublicKey), forced, "{value}");
+            for way in [Way::Password, Way::KeyboardInteractive, Way::Nothing] {
+                assert_eq!(permitted(false, way), value == "yes", "{value}");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use agent_helper::wire::Bytes;
 use super::allowed::{self, Facts, Refusal, Shell};
 use super::connection::{Attempt, Phase};
 use super::ids::ConnectionKey;
+use super::methods::Methods;
 use super::{Monitor, log as lines};
 use crate::account::{self, Account};
 use crate::config::Subject;
@@ -119,9 +120,12 @@ impl Monitor {
             requests: 0,
             failures: 0,
             queries: 0,
-            methods: options.authentication_methods.clone(),
+            methods: Methods::new(&options, self.host.as_root),
+            done: Vec::new(),
             accepted: Vec::new(),
             known: None,
+            dialog: None,
+            must_change: false,
             pending: None,
             options: Rc::new(options),
         })

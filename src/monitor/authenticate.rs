@@ -8,10 +8,10 @@
 use std::time::{Duration, Instant};
 
 use super::allowed;
-use super::connection::{AcceptedKey, Answer, Attempt, KnownKey, Pending, Phase, Step};
+use super::connection::{AcceptedKey, Answer, Attempt, Done, KnownKey, Pending, Phase, Step};
 use super::ids::ConnectionKey;
 use super::keys::{Client, Found};
-use super::methods::{PUBLICKEY, advance, publickey_is_open};
+use super::methods::Way;
 use super::timers::Deadline;
 use super::{Monitor, log as lines};
 use crate::authorized_keys::KeyOptions;
@@ -30,7 +30,7 @@ const PROTOCOL_ERROR: u32 = 2;
 const NO_MORE_METHODS: u32 = 14;
 
 /// What becomes of a request right after decoding.
-enum Course {
+enum Course<'a> {
     /// Refused: counted as a failure unless it was the first `none`.
     Refuse {
         counts: bool,
@@ -43,6 +43,14 @@ enum Course {
     Known {
         options: KeyOptions,
     },
+    /// Look at the password.
+    Password {
+        way: Way,
+        password: &'a [u8],
+        new: Option<&'a [u8]>,
+    },
+    /// Ask for the password.
+    Dialog,
     Disconnect {
         reason: u32,
         text: &'static str,
@@ -51,12 +59,11 @@ enum Course {
 
 impl Monitor {
     /// A request arrived.
-    pub(super) fn authenticate(&mut self, key: ConnectionKey, request: Bytes) {
-        let arrived = Instant::now();
+    pub(super) fn authenticate(&mut self, key: ConnectionKey, request: &[u8]) {
         if request.len() > AUTH_REQUEST_MAX_BYTES {
             return self.disconnect(key, PROTOCOL_ERROR, "authentication request too long");
         }
-        let decoded = match AuthRequest::decode(&request) {
+        let decoded = match AuthRequest::decode(request) {
             Ok(decoded) => decoded,
             Err(error) => return self.disconnect(key, PROTOCOL_ERROR, &error.to_string()),
         };
@@ -70,20 +77,25 @@ impl Monitor {
         if attempt.pending.is_some() {
             return self.attack(key, "a request while another was unanswered");
         }
-        attempt.pending = Some(Pending {
-            arrived,
-            request: request.clone(),
-            step: Step::Queued,
-        });
+        // A question that was asked is dropped with the next request.
+        attempt.dialog = None;
+        attempt.pending = Some(Pending::new(
+            decoded.without_secrets().into(),
+            way_of(&decoded),
+        ));
         match course {
             Course::Disconnect { reason, text } => self.disconnect(key, reason, text),
             Course::Refuse { counts } => self.refuse_request(key, counts),
             Course::Known { options } => self.key_decided(key, Some(options)),
             Course::Search { blob } => self.search_key(key, &blob),
+            Course::Password { way, password, new } => {
+                self.check_password(key, way, password, new);
+            }
+            Course::Dialog => self.ask_for_password(key),
         }
     }
 
-    fn choose(&mut self, key: ConnectionKey, request: &AuthRequest<'_>) -> Course {
+    fn choose<'a>(&mut self, key: ConnectionKey, request: &AuthRequest<'a>) -> Course<'a> {
         let first = self
             .connections
             .get(&key)
@@ -99,14 +111,29 @@ impl Monitor {
             return Course::Refuse { counts: false };
         };
         attempt.requests += 1;
+        let way = way_of(request);
+        let is_open = attempt.methods.is_open(way);
         let public = match &request.method {
+            Method::None if first && is_open => {
+                return Course::Password {
+                    way,
+                    password: b"",
+                    new: None,
+                };
+            }
             Method::None => return Course::Refuse { counts: !first },
             Method::Other(_) => return Course::Refuse { counts: true },
+            _ if !is_open => return Course::Refuse { counts: true },
+            Method::Password(request) => {
+                return Course::Password {
+                    way,
+                    password: request.password,
+                    new: request.new,
+                };
+            }
+            Method::KeyboardInteractive => return Course::Dialog,
             Method::PublicKey(public) => public,
         };
-        if !attempt.options.pubkey_authentication || !publickey_is_open(&attempt.methods) {
-            return Course::Refuse { counts: true };
-        }
         if let Err(why) = key_acceptable(public, &attempt.options, &host_key) {
             log::debug!(
                 "a key of {} is not looked for: {why}",
@@ -259,14 +286,19 @@ impl Monitor {
                     options,
                     description: describe(&public_key),
                 };
-                self.method_done(key, accepted);
+                self.method_done(key, Way::PublicKey, Some(accepted));
             }
             _ => self.refuse_request(key, true),
         }
     }
 
     /// A method succeeded: is it all that is asked for?
-    fn method_done(&mut self, key: ConnectionKey, accepted: AcceptedKey) {
+    pub(super) fn method_done(
+        &mut self,
+        key: ConnectionKey,
+        way: Way,
+        accepted: Option<AcceptedKey>,
+    ) {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
@@ -275,18 +307,34 @@ impl Monitor {
         let Some(attempt) = connection.attempt() else {
             return;
         };
-        let description = accepted.description.clone();
-        let forced = attempt.options.force_command.is_some() || accepted.options.command.is_some();
-        if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced) {
+        // Nobody gets here but an account that may log in, by a method that is open. Said again,
+        // because everything hangs on it.
+        if attempt.refusal.is_some() || !attempt.methods.is_open(way) {
+            return self.refuse_request(key, true);
+        }
+        let forced = attempt.options.force_command.is_some()
+            || accepted
+                .as_ref()
+                .is_some_and(|accepted| accepted.options.command.is_some());
+        if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced, way) {
             log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}");
             return self.refuse_request(key, true);
         }
-        attempt.accepted.push(accepted);
-        if !advance(&mut attempt.methods, PUBLICKEY) {
+        attempt.done.push(Done {
+            way,
+            key: accepted
+                .as_ref()
+                .map(|accepted| accepted.description.clone()),
+        });
+        attempt.accepted.extend(accepted);
+        if !attempt.methods.advance(way) {
+            let key = attempt.done.last().and_then(|done| done.key.as_deref());
             log::info!(
                 target: LOGIN,
-                "Partial publickey for {} from {place} ssh2: {description}",
-                lines::user_text(&attempt.user)
+                "Partial {} for {} from {place} ssh2{}",
+                way.name(),
+                lines::user_text(&attempt.user),
+                lines::key_suffix(key)
             );
             attempt.pending = None;
             let frame = ToNet::AuthFailure {
@@ -420,9 +468,14 @@ fn describe_request(request: &[u8]) -> ((String, String), bool) {
         Ok(Method::PublicKey(public)) => {
             let key = PublicKey::from_blob(public.key)
                 .map_or_else(|_| String::new(), |key| format!(": {}", describe(&key)));
-            ((PUBLICKEY.to_owned(), key), false)
+            ((Way::PublicKey.name().to_owned(), key), false)
         }
         Ok(Method::None) => (("none".to_owned(), String::new()), true),
+        Ok(Method::Password(_)) => ((Way::Password.name().to_owned(), String::new()), false),
+        Ok(Method::KeyboardInteractive) => {
+            let name = Way::KeyboardInteractive.name();
+            ((name.to_owned(), String::new()), false)
+        }
         Ok(Method::Other(name)) => ((lines::user_text(name), String::new()), false),
         Err(_) => (("unknown".to_owned(), String::new()), false),
     }
@@ -435,9 +488,15 @@ fn describe(key: &PublicKey) -> String {
 
 /// What SSH_MSG_USERAUTH_FAILURE lists.
 fn open_methods(attempt: &Attempt) -> Vec<Bytes> {
-    if attempt.options.pubkey_authentication && publickey_is_open(&attempt.methods) {
-        vec![PUBLICKEY.into()]
-    } else {
-        Vec::new()
+    attempt.methods.open().map(Bytes::from).collect()
+}
+
+/// The method that a request is about; what is not served is about nothing.
+fn way_of(request: &AuthRequest<'_>) -> Way {
+    match request.method {
+        Method::None | Method::Other(_) => Way::Nothing,
+        Method::PublicKey(_) => Way::PublicKey,
+        Method::Password(_) => Way::Password,
+        Method::KeyboardInteractive => Way::KeyboardInteractive,
     }
 }

@@ -14,6 +14,7 @@ use super::allowed::Refusal;
 use super::helpers::Helper;
 use super::ids::NetId;
 use super::keys::KeySearch;
+use super::methods::{Methods, Way};
 use super::permit::{Permit, Stage};
 use super::socket::{Client, Ends, host_text};
 use super::startups::Slot;
@@ -93,13 +94,35 @@ pub(super) struct Attempt {
     pub failures: u32,
     /// Requests that were answered with "this key would do".
     pub queries: u32,
-    /// AuthenticationMethods that are still open: each list without what was done of it.
-    pub methods: Vec<Vec<String>>,
+    pub methods: Methods,
+    /// Methods that succeeded, in order.
+    pub done: Vec<Done>,
     /// Keys that were accepted; more than one with AuthenticationMethods.
     pub accepted: Vec<AcceptedKey>,
     /// The key that a query found, for the signature that follows.
     pub known: Option<KnownKey>,
+    /// What `keyboard-interactive` asked last.
+    pub dialog: Option<Dialog>,
+    /// The password was right and has expired.
+    pub must_change: bool,
     pub pending: Option<Pending>,
+}
+
+/// A method that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Done {
+    pub way: Way,
+    /// `ED25519 SHA256:…`; nothing for passwords.
+    pub key: Option<String>,
+}
+
+/// A question that is with the client.
+#[derive(Debug)]
+pub(super) struct Dialog {
+    /// The request that it answers.
+    pub request: Bytes,
+    /// For a new password.
+    pub changes: bool,
 }
 
 /// A key whose signature was verified.
@@ -123,14 +146,29 @@ pub(super) struct KnownKey {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub arrived: Instant,
+    /// Without passwords.
     pub request: Bytes,
+    pub way: Way,
     pub step: Step,
+}
+
+impl Pending {
+    pub(super) fn new(request: Bytes, way: Way) -> Self {
+        Self {
+            arrived: Instant::now(),
+            request,
+            way,
+            step: Step::Queued,
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Waits for a free key reader.
+    /// Waits for a free key reader or password check.
     Queued,
+    /// A process looks at the password.
+    Checking { check: u64 },
     /// The helper's child reads.
     Reading {
         search: Box<KeySearch>,
@@ -161,7 +199,7 @@ pub(super) struct HandOver {
     pub ready: bool,
     pub frozen: Option<Bytes>,
     /// For the log.
-    pub keys: Vec<String>,
+    pub done: Vec<Done>,
 }
 
 /// Who is logged in.

@@ -67,6 +67,7 @@ impl Monitor {
         self.nets
             .send(&self.poller, connection.net, connection.number, &frame, &[]);
         self.stop_reading(key);
+        self.forget_check(key);
         self.drop_helper(key);
         self.end_soon(key);
     }
@@ -110,6 +111,7 @@ impl Monitor {
     /// Gives back everything that a connection held.
     fn forget(&mut self, key: ConnectionKey) {
         self.stop_reading(key);
+        self.forget_check(key);
         self.end_sessions(key);
         self.drop_helper(key);
         let Some(mut connection) = self.connections.remove(&key) else {

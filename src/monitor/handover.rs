@@ -9,7 +9,7 @@ use agent_helper::frame::MonitorToHelper;
 use agent_helper::wire::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::connection::{Attempt, HandOver, Live, LoggedUser, Phase};
+use super::connection::{Attempt, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
@@ -100,7 +100,7 @@ impl Monitor {
         let Attempt {
             account,
             options,
-            accepted,
+            done,
             ..
         } = &*attempt;
         let login = LoggedUser {
@@ -108,10 +108,7 @@ impl Monitor {
             uid: account.uid,
             gid: account.gid,
         };
-        let keys = accepted
-            .iter()
-            .map(|accepted| accepted.description.clone())
-            .collect();
+        let done = done.clone();
         // What Match User says of rekeying and keep-alives holds from now on; algorithms and host
         // keys stay those that the connection began with.
         let mut now_told = connection_options(options, &generation.host_keys);
@@ -135,7 +132,7 @@ impl Monitor {
             session,
             ready: false,
             frozen: None,
-            keys,
+            done,
         };
         Ok((hand_over, helper_end))
     }
@@ -213,7 +210,7 @@ impl Monitor {
         let permit_pty = hand_over.policy.permit_pty;
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
-        let keys = std::mem::take(&mut hand_over.keys);
+        let done = std::mem::take(&mut hand_over.done);
         let live = Live {
             login,
             permit_pty,
@@ -231,31 +228,34 @@ impl Monitor {
         if let Some(net) = self.nets.get_mut(old_net) {
             net.connections.remove(&old_number);
         }
-        self.log_accepted(key, &keys);
+        self.log_accepted(key, &done);
         self.end_retired(old_net);
     }
 
-    fn log_accepted(&self, key: ConnectionKey, keys: &[String]) {
+    fn log_accepted(&self, key: ConnectionKey, done: &[Done]) {
         let Some(connection) = self.connections.get(&key) else {
             return;
         };
         let Phase::Live(live) = &connection.phase else {
             return;
         };
-        let user = lines::user_text(&live.login.name);
-        for description in keys {
-            log::info!(
-                target: LOGIN,
-                "Accepted publickey for {user} from {} ssh2: {description}",
-                connection.place()
-            );
-        }
-        let key = keys
-            .last()
-            .map_or("-", |key| key.split(' ').next_back().unwrap_or(key));
+        // What came before the last one was logged as partial.
+        let Some(last) = done.last() else { return };
         log::info!(
-            "{} key={key} ms={}",
+            target: LOGIN,
+            "Accepted {} for {} from {} ssh2{}",
+            last.way.name(),
+            lines::user_text(&live.login.name),
+            connection.place(),
+            lines::key_suffix(last.key.as_deref())
+        );
+        let methods: Vec<_> = done.iter().map(|done| done.way.name()).collect();
+        let key = done.iter().rev().find_map(|done| done.key.as_deref());
+        let key = key.map_or("-", |key| key.split(' ').next_back().unwrap_or(key));
+        log::info!(
+            "{} methods={} key={key} ms={}",
             lines::fields("login", Some(&live.login.name), connection, "accepted"),
+            methods.join(","),
             connection.age().as_millis()
         );
     }

@@ -16,6 +16,7 @@ use crate::ssh::crypto::Random;
 const NET_ID: u32 = 64310;
 const USERS_NET_ID: u32 = 64311;
 const DECOY_ID: u32 = 64313;
+const PASSWORD_ID: u32 = 64314;
 
 /// A user and a group to be confined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,14 @@ impl Host {
             uid: USERS_NET_ID,
             gid: USERS_NET_ID,
         })
+    }
+
+    /// Whom a process that looks at a password becomes; there is none without root.
+    pub(super) fn password_ids(&self) -> Ids {
+        Ids {
+            uid: PASSWORD_ID,
+            gid: PASSWORD_ID,
+        }
     }
 
     /// Whose rights the walk for an unknown user has.

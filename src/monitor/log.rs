@@ -35,6 +35,11 @@ pub(super) fn named(attempt: &Attempt) -> String {
     format!("{invalid}{}", user_text(&attempt.user))
 }
 
+/// What stands behind `ssh2` in lines about a method: the key, where there is one.
+pub(super) fn key_suffix(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!(": {key}"))
+}
+
 /// The fixed fields of an outcome.
 pub(super) fn fields(
     event: &str,

@@ -28,6 +28,7 @@ mod methods;
 mod net_frames;
 mod nets;
 mod outbox;
+mod passwords;
 mod permit;
 mod policy;
 mod poller;
@@ -63,6 +64,7 @@ use keeper::Split;
 use key_reading::Readers;
 use listeners::Listener;
 use nets::Nets;
+use passwords::Checks;
 use poller::{Poller, Ready, Source};
 use rate::Rate;
 use rundir::Mark;
@@ -142,6 +144,7 @@ struct Monitor {
     cookies: HashSet<u64>,
     startups: Startups,
     readers: Readers,
+    checks: Checks,
     /// For the bytes of key readers.
     key_buffer: Vec<u8>,
     drop_lines: Rate,
@@ -210,6 +213,7 @@ impl Monitor {
             }
             Source::Helper(key) => self.helper_ready(key, event.readable, event.writable),
             Source::Keys(key) => self.keys_ready(key),
+            Source::Password(check) => self.check_ready(check),
         }
         None
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use agent_helper::link::Received;
 use agent_helper::wire::Wire;
+use zeroize::Zeroize;
 
 use super::Monitor;
 use super::connection::Phase;
@@ -30,10 +31,15 @@ impl Monitor {
     fn net_frame(&mut self, id: NetId, received: Received) {
         let Received {
             connection: number,
-            content,
+            mut content,
             descriptors,
         } = received;
-        let frame = match NetToMonitor::from_wire(&content) {
+        let decoded = NetToMonitor::from_wire(&content);
+        if !matches!(&decoded, Ok(frame) if !frame.may_hold_password()) {
+            content.zeroize();
+            self.nets.wipe_buffer(id);
+        }
+        let frame = match decoded {
             Ok(frame) => frame,
             Err(error) => return self.nets.doom(id, error.to_string()),
         };
@@ -137,7 +143,14 @@ impl Monitor {
         match frame {
             NetToMonitor::Cookie => self.cookie(key),
             NetToMonitor::Sign { exchange } => self.sign(key, &exchange),
-            NetToMonitor::Auth { request } => self.authenticate(key, request),
+            NetToMonitor::Auth { mut request } => {
+                self.authenticate(key, &request);
+                request.0.zeroize();
+            }
+            NetToMonitor::AuthResponse { mut response } => {
+                self.dialog_answered(key, &response);
+                response.0.zeroize();
+            }
             NetToMonitor::Frozen { state } => self.frozen(key, state),
             NetToMonitor::Closed {
                 reason,

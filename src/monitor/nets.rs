@@ -9,6 +9,7 @@ use agent_helper::link::{Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
+use zeroize::Zeroize;
 
 use super::host::{Host, Ids};
 use super::ids::{ConnectionKey, Counter, NetId};
@@ -155,6 +156,13 @@ impl Nets {
                 self.doom(id, why);
                 None
             }
+        }
+    }
+
+    /// Wipes what the last frame left in the receive buffer.
+    pub(super) fn wipe_buffer(&mut self, id: NetId) {
+        if let Some(net) = self.all.get_mut(&id) {
+            net.assembly.buffer().zeroize();
         }
     }
 

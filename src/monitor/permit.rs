@@ -52,7 +52,7 @@ pub(super) enum Verdict {
 use Allowance::{Always, AtMost, Exchanges, Ignored, Never};
 
 /// Kinds of `NetToMonitor` by tag; the columns are the stages in order.
-const TABLE: [(u8, [Allowance; STAGES]); 10] = [
+const TABLE: [(u8, [Allowance; STAGES]); 11] = [
     // Hello: about the process, never about a connection.
     (1, [Never, Never, Never, Never, Never, Ignored]),
     // Accept makes a connection; a second one under the same number is a lie.
@@ -93,6 +93,18 @@ const TABLE: [(u8, [Allowance; STAGES]); 10] = [
     // AcceptPaused: about the process.
     (9, [Never, Never, Never, Never, Never, Ignored]),
     (10, [AtMost(1), Never, Never, Never, Never, Ignored]),
+    // AuthResponse: only to a question, which the attempt knows; each question took a request.
+    (
+        11,
+        [
+            Never,
+            Never,
+            AtMost(AUTH_REQUESTS_MAX),
+            Never,
+            Never,
+            Ignored,
+        ],
+    ),
 ];
 
 /// Counts of one connection.
@@ -172,7 +184,7 @@ mod tests {
         };
         assert_eq!(permitted(Stage::Accepted), [4, 7, 8, 10]);
         assert_eq!(permitted(Stage::Exchanged), [3, 4, 5, 7, 8]);
-        assert_eq!(permitted(Stage::Authenticating), [3, 4, 5, 7, 8]);
+        assert_eq!(permitted(Stage::Authenticating), [3, 4, 5, 7, 8, 11]);
         assert_eq!(permitted(Stage::HandingOver), [6, 7, 8]);
         assert_eq!(permitted(Stage::Live), [3, 4, 7, 8]);
         assert_eq!(permitted(Stage::Ending), [7]);
@@ -183,7 +195,7 @@ mod tests {
         for stage in ALL {
             for tag in 0..=u8::MAX {
                 let verdict = first(tag, stage);
-                let known = (1..=10).contains(&tag);
+                let known = (1..=11).contains(&tag);
                 if stage == Stage::Ending && known && tag != 2 && tag != 7 {
                     assert_eq!(verdict, Verdict::Dropped, "{stage:?} {tag}");
                 } else if verdict != Verdict::Permitted {

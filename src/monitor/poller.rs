@@ -21,6 +21,8 @@ pub(super) enum Source {
     Helper(ConnectionKey),
     /// The pipe of a connection's key reader.
     Keys(ConnectionKey),
+    /// A process that looks at a password.
+    Password(u64),
 }
 
 const ID_BITS: u32 = 56;
@@ -33,6 +35,7 @@ impl Source {
             Self::Net(NetId(id)) => (3, id),
             Self::Helper(ConnectionKey(id)) => (4, id),
             Self::Keys(ConnectionKey(id)) => (5, id),
+            Self::Password(id) => (6, id),
         };
         tag << ID_BITS | id
     }
@@ -45,6 +48,7 @@ impl Source {
             3 => Self::Net(NetId(id)),
             4 => Self::Helper(ConnectionKey(id)),
             5 => Self::Keys(ConnectionKey(id)),
+            6 => Self::Password(id),
             _ => return None,
         })
     }
@@ -152,6 +156,7 @@ mod tests {
             Source::Net(NetId(7)),
             Source::Helper(ConnectionKey((1 << 56) - 1)),
             Source::Keys(ConnectionKey(0)),
+            Source::Password(9),
         ];
         for source in all {
             assert_eq!(Source::decode(source.encode()), Some(source));

@@ -10,6 +10,7 @@ use super::host::Host;
 use super::ids::{Counter, NetId};
 use super::listeners::Listener;
 use super::nets::{Nets, restart_delay};
+use super::passwords::Checks;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
 use super::rundir::{Mark, write_pid_file};
@@ -85,6 +86,7 @@ impl Monitor {
             cookies: std::collections::HashSet::new(),
             startups: super::startups::Startups::default(),
             readers: super::key_reading::Readers::default(),
+            checks: Checks::default(),
             key_buffer: Vec::new(),
             drop_lines: Rate::new(8, 1, Instant::now()),
             dropped_lines: 0,

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use agent_helper::frame::Policy;
 use agent_helper::link::{Link, LinkError};
-use agent_helper::wire::Bytes;
+use agent_helper::wire::{Bytes, Wire};
 use log::LevelFilter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use zeroize::Zeroize;
 
 use super::client::ClientSocket;
 use super::logger;
@@ -379,7 +380,14 @@ impl<'a> Connection<'a> {
                         request: request.into(),
                     };
                     self.login_owed = true;
-                    self.tell(&frame)?;
+                    self.tell_secret(frame)?;
+                }
+                Event::AuthResponse(response) => {
+                    let frame = NetToMonitor::AuthResponse {
+                        response: response.into(),
+                    };
+                    self.login_owed = true;
+                    self.tell_secret(frame)?;
                 }
                 Event::GlobalReply { .. } => {}
                 Event::Disconnect { reason, message } => {
@@ -405,6 +413,19 @@ impl<'a> Connection<'a> {
         if first && log::log_enabled!(log::Level::Debug) {
             log::debug!("algorithms: {}", self.core.algorithms());
         }
+    }
+
+    /// As [`Self::tell`], for what may hold a password.
+    fn tell_secret(&self, mut frame: NetToMonitor) -> Result<(), Stop> {
+        let mut content = frame.to_wire();
+        if let NetToMonitor::Auth { request: secret }
+        | NetToMonitor::AuthResponse { response: secret } = &mut frame
+        {
+            secret.0.zeroize();
+        }
+        let sent = self.place.monitor.send_content(self.place.number, &content);
+        content.zeroize();
+        sent.map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
     }
 
     fn tell(&self, frame: &NetToMonitor) -> Result<(), Stop> {
@@ -451,6 +472,21 @@ impl<'a> Connection<'a> {
                 self.login_owed = false;
                 self.banner(banner);
                 self.core.auth_public_key_ok(&algorithm, &key);
+            }
+            ToNet::AuthPasswordChange { prompt, banner } if self.login_owed => {
+                self.login_owed = false;
+                self.banner(banner);
+                self.core.auth_password_change(&prompt);
+            }
+            ToNet::AuthInfoRequest {
+                instruction,
+                prompts,
+                banner,
+            } if self.login_owed => {
+                self.login_owed = false;
+                self.banner(banner);
+                let prompts: Vec<&[u8]> = prompts.iter().map(|prompt| &**prompt).collect();
+                self.core.auth_info_request(&instruction, &prompts);
             }
             ToNet::AuthSuccess { .. } if self.login_owed => {
                 return Err(Stop::HandOver);

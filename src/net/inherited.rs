@@ -2,16 +2,15 @@
 //!
 //! Descriptor 3 is the link, listening sockets follow; `AGENT_NET`, `AGENT_UID`, `AGENT_GID` and
 //! `AGENT_LISTENERS` say what to do with them.
-#![allow(unsafe_code)] // takes ownership of descriptors that exist from the start
 
 use std::env;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use agent_helper::link::Link;
-use rustix::fd::BorrowedFd;
 
 use super::Role;
 use crate::confine::Identity;
+use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
 use crate::limits::LISTENERS_MAX;
 
@@ -60,15 +59,4 @@ impl Inherited {
 
 fn number(name: &str) -> Option<u32> {
     env::var(name).ok()?.parse().ok()
-}
-
-fn take_descriptor(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: borrowed only for the call that asks whether the number is open at all; a closed one
-    // is answered with EBADF.
-    let probe = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::io::fcntl_getfd(probe).ok()?;
-    // SAFETY: the number is open (just asked), was opened by nobody in this process (the role's
-    // entry runs before anything else opens a descriptor, and the monitor passes exactly these),
-    // and is taken once: `Inherited::take` visits each number once and has one caller.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -46,6 +46,12 @@ impl MonitorLink {
         self.link.send(connection, frame, descriptors, true)
     }
 
+    /// [`Self::send`] for a frame that is encoded already.
+    pub(super) fn send_content(&self, connection: u32, content: &[u8]) -> Result<(), LinkError> {
+        let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.link.send_content(connection, content, &[], true)
+    }
+
     /// Sends a frame that may get lost: drops it where the queue is full. For one datagram only.
     pub(super) fn try_send(&self, connection: u32, frame: &NetToMonitor) -> Result<(), LinkError> {
         let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 use super::error::ProtocolError;
 use super::message;
 use super::wire::{Reader, Writer};
+use crate::limits::INFO_RESPONSES_MAX;
 
 /// SSH_MSG_USERAUTH_REQUEST (RFC 4252 section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub enum Method<'a> {
     None,
     /// `publickey` and `publickey-hostbound-v00@openssh.com`.
     PublicKey(PublicKeyRequest<'a>),
+    /// `password`.
+    Password(PasswordRequest<'a>),
+    /// `keyboard-interactive`: asks to be asked. Language and submethods are hints that change nothing.
+    KeyboardInteractive,
     /// A method that is not served here, by name.
     Other(&'a [u8]),
 }
@@ -37,6 +42,22 @@ pub struct PublicKeyRequest<'a> {
     pub host_key: Option<&'a [u8]>,
     /// The signature blob; `None`: a query whether the key would do.
     pub signature: Option<&'a [u8]>,
+}
+
+/// RFC 4252 section 8.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PasswordRequest<'a> {
+    /// The password; with `new`, the old one.
+    pub password: &'a [u8],
+    /// What is to replace it.
+    pub new: Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for PasswordRequest<'_> {
+    // It may come near a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PasswordRequest")
+    }
 }
 
 const HOSTBOUND: &[u8] = b"publickey-hostbound-v00@openssh.com";
@@ -70,6 +91,21 @@ impl<'a> AuthRequest<'a> {
                     signature,
                 })
             }
+            b"password" => {
+                let changes = reader.boolean("changes the password")?;
+                let password = reader.string("password")?;
+                let new = if changes {
+                    Some(reader.string("new password")?)
+                } else {
+                    None
+                };
+                Method::Password(PasswordRequest { password, new })
+            }
+            b"keyboard-interactive" => {
+                reader.string("language")?;
+                reader.string("submethods")?;
+                Method::KeyboardInteractive
+            }
             other => {
                 // Not ours to judge: refused by name, whatever follows.
                 return Ok(Self {
@@ -85,6 +121,42 @@ impl<'a> AuthRequest<'a> {
             service,
             method,
         })
+    }
+
+    /// The request's encoding with nothing in the place of passwords, to be kept until its answer.
+    pub fn without_secrets(&self) -> Vec<u8> {
+        let mut request = Vec::new();
+        request.put_string(self.user);
+        request.put_string(self.service);
+        let name: &[u8] = match &self.method {
+            Method::None => b"none",
+            Method::Other(name) => name,
+            Method::PublicKey(key) if key.host_key.is_some() => HOSTBOUND,
+            Method::PublicKey(_) => b"publickey",
+            Method::Password(_) => b"password",
+            Method::KeyboardInteractive => b"keyboard-interactive",
+        };
+        request.put_string(name);
+        match &self.method {
+            Method::None | Method::Other(_) => {}
+            Method::PublicKey(key) => {
+                request.put_boolean(key.signature.is_some());
+                request.put_string(key.algorithm);
+                request.put_string(key.key);
+                for part in [key.host_key, key.signature].into_iter().flatten() {
+                    request.put_string(part);
+                }
+            }
+            Method::Password(_) => {
+                request.put_boolean(false);
+                request.put_string(b"");
+            }
+            Method::KeyboardInteractive => {
+                request.put_string(b"");
+                request.put_string(b"");
+            }
+        }
+        request
     }
 
     /// The bytes that the client signs (RFC 4252 section 7), or `None` where there is no signature.
@@ -111,4 +183,22 @@ impl<'a> AuthRequest<'a> {
         }
         Some(data)
     }
+}
+
+/// The answers in SSH_MSG_USERAUTH_INFO_RESPONSE (RFC 4256 section 3.4), payload behind the number.
+pub fn decode_info_response(payload: &[u8]) -> Result<Vec<&[u8]>, ProtocolError> {
+    let mut reader = Reader::new(payload);
+    let count = reader.u32("number of responses")?;
+    // Nobody asks for more at once than this.
+    if count > INFO_RESPONSES_MAX {
+        return Err(ProtocolError::BadValue {
+            field: "number of responses",
+        });
+    }
+    let mut responses = Vec::new();
+    for _ in 0..count {
+        responses.push(reader.string("response")?);
+    }
+    reader.finish(message::USERAUTH_INFO_RESPONSE)?;
+    Ok(responses)
 }

@@ -45,6 +45,8 @@ pub(super) enum Service {
     Auth {
         /// A request is with the driver: nothing else is handled until it is answered.
         waiting: bool,
+        /// The last answer was a question (RFC 4256): its answer may come.
+        asked: bool,
     },
     /// `ssh-connection`.
     Open,
@@ -64,6 +66,7 @@ pub(super) enum Found {
         first: bool,
     },
     AuthRequest(Range<usize>),
+    AuthResponse(Range<usize>),
     ChannelOpen {
         channel: u32,
         kind: Range<usize>,
@@ -121,7 +124,7 @@ impl Connection {
     /// Whether the next message waits for the driver or for the socket.
     pub(super) fn blocks_input(&self) -> bool {
         self.exchanges.blocks_input()
-            || self.service == (Service::Auth { waiting: true })
+            || matches!(self.service, Service::Auth { waiting: true, .. })
             || self.outgoing.waiting() > limits::OUTBOX_BYTES
     }
 
@@ -149,8 +152,23 @@ impl Connection {
             }
             message::SERVICE_REQUEST => self.on_service_request(payload),
             message::USERAUTH_REQUEST => {
-                self.service = Service::Auth { waiting: true };
+                // Whatever was asked before is dropped (RFC 4256 section 3.1).
+                self.service = Service::Auth {
+                    waiting: true,
+                    asked: false,
+                };
                 Ok(Some(Found::AuthRequest(1..payload.len())))
+            }
+            message::USERAUTH_INFO_RESPONSE => {
+                if !matches!(self.service, Service::Auth { asked: true, .. }) {
+                    self.unimplemented(sequence);
+                    return Ok(None);
+                }
+                self.service = Service::Auth {
+                    waiting: true,
+                    asked: false,
+                };
+                Ok(Some(Found::AuthResponse(1..payload.len())))
             }
             message::GLOBAL_REQUEST => self.on_global_request(payload),
             message::REQUEST_SUCCESS => Ok(self.on_global_reply(true)),
@@ -183,7 +201,10 @@ impl Connection {
             return Err(ProtocolError::ServiceNotAvailable);
         }
         if self.service == Service::None {
-            self.service = Service::Auth { waiting: false };
+            self.service = Service::Auth {
+                waiting: false,
+                asked: false,
+            };
         }
         self.outgoing
             .message(message::SERVICE_ACCEPT, |fields| fields.put_string(name));
@@ -381,6 +402,7 @@ impl Found {
                 Event::KeysChanged { first }
             }
             Self::AuthRequest(range) => Event::AuthRequest(part(range)),
+            Self::AuthResponse(range) => Event::AuthResponse(part(range)),
             Self::ChannelOpen {
                 channel,
                 kind,

@@ -49,6 +49,9 @@ pub enum Event<'a> {
     /// SSH_MSG_USERAUTH_REQUEST, payload behind the number. No further event comes until it is
     /// answered by one of the `auth_…` methods.
     AuthRequest(&'a [u8]),
+    /// SSH_MSG_USERAUTH_INFO_RESPONSE to [`Core::auth_info_request`], payload behind the number; to
+    /// be answered like a request.
+    AuthResponse(&'a [u8]),
     /// SSH_MSG_CHANNEL_OPEN: answer with [`Core::open_confirm`] or [`Core::open_fail`].
     ChannelOpen {
         /// Our number for it, should it be confirmed.
@@ -131,6 +134,7 @@ impl std::fmt::Debug for Event<'_> {
             Self::NeedSignature(_) => ("NeedSignature", None, 0),
             Self::KeysChanged { .. } => ("KeysChanged", None, 0),
             Self::AuthRequest(request) => ("AuthRequest", None, request.len()),
+            Self::AuthResponse(response) => ("AuthResponse", None, response.len()),
             Self::ChannelOpen { channel, extra, .. } => ("ChannelOpen", Some(channel), extra.len()),
             Self::ChannelOpened { channel } => ("ChannelOpened", Some(channel), 0),
             Self::ChannelRefused { channel, .. } => ("ChannelRefused", Some(channel), 0),
@@ -346,6 +350,37 @@ impl Core {
                 fields.put_string(algorithm);
                 fields.put_string(key);
             });
+        }
+    }
+
+    /// Answers with SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8).
+    pub fn auth_password_change(&mut self, prompt: &[u8]) {
+        if self.take_auth_request() {
+            self.message(message::USERAUTH_PASSWD_CHANGEREQ, |fields| {
+                fields.put_string(prompt);
+                fields.put_string(b"");
+            });
+        }
+    }
+
+    /// Answers with SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2); nothing that is typed is
+    /// echoed.
+    pub fn auth_info_request(&mut self, instruction: &[u8], prompts: &[&[u8]]) {
+        if self.take_auth_request() {
+            self.message(message::USERAUTH_INFO_REQUEST, |fields| {
+                fields.put_string(b"");
+                fields.put_string(instruction);
+                fields.put_string(b"");
+                fields.put_u32(u32::try_from(prompts.len()).unwrap_or(u32::MAX));
+                for prompt in prompts {
+                    fields.put_string(prompt);
+                    fields.put_boolean(false);
+                }
+            });
+            self.connection.service = Service::Auth {
+                waiting: false,
+                asked: true,
+            };
         }
     }
 
@@ -677,7 +712,7 @@ impl Core {
                 return Found::KeysChanged { first };
             }
             // It may hold a password.
-            Found::AuthRequest(_) => self.incoming.wipe_current(),
+            Found::AuthRequest(_) | Found::AuthResponse(_) => self.incoming.wipe_current(),
             Found::Disconnect { .. } => self.life = Life::Ended,
             _ => {}
         }
@@ -756,9 +791,12 @@ impl Core {
     }
 
     fn take_auth_request(&mut self) -> bool {
-        let waiting = self.connection.service == (Service::Auth { waiting: true });
+        let waiting = matches!(self.connection.service, Service::Auth { waiting: true, .. });
         if waiting {
-            self.connection.service = Service::Auth { waiting: false };
+            self.connection.service = Service::Auth {
+                waiting: false,
+                asked: false,
+            };
         }
         waiting
     }

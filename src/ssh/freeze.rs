@@ -77,7 +77,7 @@ impl Core {
         } = self.connection;
         let (opener, unread) = self.incoming.rest().ok_or(not_now)?;
         let settled = exchanges.settle().ok_or(not_now)?;
-        if service != (Service::Auth { waiting: true }) || self.life != Life::Running {
+        if !matches!(service, Service::Auth { waiting: true, .. }) || self.life != Life::Running {
             return Err(not_now);
         }
         if unread.len() > limits::FROZEN_BYTES || outgoing.waiting() > limits::FROZEN_BYTES {
@@ -169,7 +169,10 @@ impl Frozen {
             outgoing,
             exchanges,
             channels: Channels::new(setup.max_channels),
-            service: Service::Auth { waiting: true },
+            service: Service::Auth {
+                waiting: true,
+                asked: false,
+            },
             unanswered: 0,
             expected: 0,
         };

@@ -1,4 +1,4 @@
-//! Message numbers (RFC 4250 section 4.1.2, RFC 8308, OpenSSH PROTOCOL 1.8).
+//! Message numbers (RFC 4250 section 4.1.2, RFC 4256, RFC 8308, OpenSSH PROTOCOL 1.8).
 
 pub const DISCONNECT: u8 = 1;
 pub const IGNORE: u8 = 2;
@@ -16,6 +16,11 @@ pub const USERAUTH_FAILURE: u8 = 51;
 pub const USERAUTH_SUCCESS: u8 = 52;
 pub const USERAUTH_BANNER: u8 = 53;
 pub const USERAUTH_PK_OK: u8 = 60;
+/// RFC 4252 section 8: 60 is each method's own.
+pub const USERAUTH_PASSWD_CHANGEREQ: u8 = 60;
+/// RFC 4256 section 3.2.
+pub const USERAUTH_INFO_REQUEST: u8 = 60;
+pub const USERAUTH_INFO_RESPONSE: u8 = 61;
 pub const GLOBAL_REQUEST: u8 = 80;
 pub const REQUEST_SUCCESS: u8 = 81;
 pub const REQUEST_FAILURE: u8 = 82;

@@ -118,7 +118,8 @@ const fn rule(phase: Phase, number: u8) -> Permit {
             _ => before_success(number),
         },
         Phase::Auth => match number {
-            m::SERVICE_REQUEST | m::USERAUTH_REQUEST => Permit::Accept,
+            // An answer to no question is found out where questions are known.
+            m::SERVICE_REQUEST | m::USERAUTH_REQUEST | m::USERAUTH_INFO_RESPONSE => Permit::Accept,
             m::USERAUTH_FAILURE..=m::USERAUTH_BANNER => Permit::Refuse,
             54..=79 => Permit::Unimplemented,
             _ => before_success(number),
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(accepted(Phase::RekeyExchange), [1, 2, 3, 4, 30]);
         assert_eq!(accepted(Phase::RekeyNewKeys), [1, 2, 3, 4, 21]);
         assert_eq!(accepted(Phase::Service), [1, 2, 3, 4, 5, 20, 192]);
-        assert_eq!(accepted(Phase::Auth), [1, 2, 3, 4, 5, 20, 50, 192]);
+        assert_eq!(accepted(Phase::Auth), [1, 2, 3, 4, 5, 20, 50, 61, 192]);
         assert_eq!(
             accepted(Phase::Open),
             [

@@ -7,6 +7,7 @@ mod der;
 pub mod hash;
 pub mod kex;
 mod key_file;
+pub mod password;
 pub mod private_key;
 pub mod public_key;
 mod suite;

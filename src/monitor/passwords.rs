@@ -1,0 +1,370 @@
+//! Passwords, as the monitor deals with them: it passes them on to one-shot processes, bounded in
+//! number, and learns what came of it. No password is kept, and none is compared here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use agent_helper::link::{Assembly, Link, LinkError};
+use agent_helper::wire::{Bytes, Wire};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::connection::{Dialog, Pending, Phase, Step};
+use super::host::{Host, Ids};
+use super::ids::{ConnectionKey, Counter};
+use super::methods::Way;
+use super::poller::{Poller, Source};
+use super::{Monitor, allowed, log as lines};
+use crate::frames::ToNet;
+use crate::launch::{Launch, launch};
+use crate::limits::{PASSWORD_CHECK_MEMORY_BYTES, PASSWORD_CHECKS_MAX, PASSWORD_MAX_BYTES};
+use crate::password::frames::{Request, Verdict};
+use crate::ssh::auth::decode_info_response;
+
+const PROMPT: &str = "Password: ";
+const EXPIRED: &str = "Your password has expired. Choose a new one.";
+const CHANGE_PROMPTS: [&str; 3] = [
+    "Current password: ",
+    "New password: ",
+    "Retype new password: ",
+];
+
+const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
+
+/// The processes that look at passwords, and who waits for one.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    running: BTreeMap<u64, Check>,
+    /// Each connection has one request at a time, so this is bounded.
+    waiting: VecDeque<(ConnectionKey, Zeroizing<Vec<u8>>)>,
+    numbers: Counter,
+}
+
+#[derive(Debug)]
+struct Check {
+    link: Link,
+    assembly: Assembly,
+    /// Whose; a connection that ends leaves its process running, and its place taken.
+    connection: ConnectionKey,
+}
+
+/// How many may run at once on this machine.
+fn checks_max() -> usize {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit).max(1);
+    #[allow(clippy::useless_conversion, reason = "32 bits on armv7")]
+    let memory = u64::from(info.totalram).saturating_mul(unit);
+    usize::try_from(memory / PASSWORD_CHECK_MEMORY_BYTES)
+        .unwrap_or(PASSWORD_CHECKS_MAX)
+        .clamp(1, PASSWORD_CHECKS_MAX)
+}
+
+impl Checks {
+    fn start(
+        &mut self,
+        host: &Host,
+        poller: &Poller,
+        connection: ConnectionKey,
+        request: &[u8],
+    ) -> std::io::Result<u64> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let Ids { uid, gid } = host.password_ids();
+        let environment = [format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]
+            .map(|entry| CString::new(entry).unwrap_or_default());
+        let link = Link::new(ours);
+        // Before the process exists: a fresh socket has room for it.
+        link.send_content(0, request, &[], false)
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        launch(&Launch {
+            environment: &environment,
+            descriptors: &[theirs.as_fd()],
+            new_session: true,
+            oom_score_adj: host.oom_score_adj,
+            ..Launch::new(host.own.as_fd(), &[c"agent: password"])
+        })?;
+        let number = self.numbers.next();
+        poller.add(&link, Source::Password(number))?;
+        let check = Check {
+            link,
+            assembly: Assembly::default(),
+            connection,
+        };
+        self.running.insert(number, check);
+        Ok(number)
+    }
+
+    /// What a process said: nothing yet, or its only word, or that it ended without one.
+    fn take(&mut self, poller: &Poller, number: u64) -> Option<(ConnectionKey, Verdict)> {
+        let check = self.running.get_mut(&number)?;
+        let verdict = match check.link.receive(&mut check.assembly, false) {
+            Ok(None) => return None,
+            Ok(Some(received)) => {
+                Verdict::from_wire(&received.content).unwrap_or_else(|error| Verdict::Failed {
+                    what: error.to_string().as_str().into(),
+                })
+            }
+            Err(LinkError::Closed) => Verdict::Failed {
+                what: "the process that looks at it ended early".into(),
+            },
+            Err(error) => Verdict::Failed {
+                what: error.to_string().as_str().into(),
+            },
+        };
+        let connection = check.connection;
+        poller.remove(&check.link);
+        self.running.remove(&number);
+        Some((connection, verdict))
+    }
+}
+
+impl Monitor {
+    /// A password came by `way`; `new` is to replace it if it has expired.
+    pub(super) fn check_password(
+        &mut self,
+        key: ConnectionKey,
+        way: Way,
+        password: &[u8],
+        new: Option<&[u8]>,
+    ) {
+        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else {
+            return;
+        };
+        let too_long = password.len() > PASSWORD_MAX_BYTES
+            || new.is_some_and(|it| it.len() > PASSWORD_MAX_BYTES);
+        // Nobody is asked for a new password before the old one was seen to have expired.
+        let unasked = new.is_some() && !attempt.must_change;
+        if too_long || unasked {
+            return self.refuse_request(key, way != Way::Nothing);
+        }
+        let permitted =
+            attempt.account.uid != 0 || allowed::root_permitted(&attempt.options, false, way);
+        let login = (attempt.refusal.is_none() && permitted)
+            .then(|| (attempt.account.uid, attempt.account.name.clone()));
+        let mut request = Request::Check {
+            name: login.as_ref().map(|(_, name)| name.clone().into()),
+            password: password.into(),
+            permit_empty: attempt.options.permit_empty_passwords,
+            new_password: new.map(Into::into),
+            today: super::now_s() / SECONDS_OF_A_DAY,
+        };
+        let content = Zeroizing::new(request.to_wire());
+        if let Request::Check {
+            password,
+            new_password,
+            ..
+        } = &mut request
+        {
+            password.0.zeroize();
+            if let Some(new) = new_password {
+                new.0.zeroize();
+            }
+        }
+        // Helper and the user's `net` come up meanwhile.
+        if !self.ensure_helper(key) {
+            return self.refuse_request(key, way != Way::Nothing);
+        }
+        if let Some((uid, name)) = login {
+            self.expect_user(uid, &name);
+        }
+        if self.checks.running.len() >= checks_max() {
+            self.checks.waiting.push_back((key, content));
+        } else {
+            self.start_check(key, &content);
+        }
+    }
+
+    fn start_check(&mut self, key: ConnectionKey, request: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let Some(pending) = connection.attempt().and_then(|it| it.pending.as_mut()) else {
+            return;
+        };
+        match self.checks.start(&self.host, &self.poller, key, request) {
+            Ok(check) => pending.step = Step::Checking { check },
+            Err(error) => {
+                log::error!("a password could not be looked at: {error}");
+                self.refuse_request(key, true);
+            }
+        }
+    }
+
+    /// A connection that ends waits no more.
+    pub(super) fn forget_check(&mut self, key: ConnectionKey) {
+        self.checks.waiting.retain(|(waiting, _)| *waiting != key);
+    }
+
+    /// A process that looks at a password said something, or ended.
+    pub(super) fn check_ready(&mut self, number: u64) {
+        let Some((key, verdict)) = self.checks.take(&self.poller, number) else {
+            return;
+        };
+        if self.is_checking(key, number) {
+            self.judged(key, verdict);
+        }
+        while self.checks.running.len() < checks_max() {
+            let Some((key, request)) = self.checks.waiting.pop_front() else {
+                return;
+            };
+            self.start_check(key, &request);
+        }
+    }
+
+    fn is_checking(&self, key: ConnectionKey, number: u64) -> bool {
+        let Some(Phase::Authenticating(attempt)) = self.connections.get(&key).map(|it| &it.phase)
+        else {
+            return false;
+        };
+        attempt.pending.as_ref().is_some_and(
+            |pending| matches!(pending.step, Step::Checking { check } if check == number),
+        )
+    }
+
+    fn judged(&mut self, key: ConnectionKey, verdict: Verdict) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let place = connection.place();
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let user = lines::user_text(&attempt.user);
+        let way = attempt.pending.as_ref().map_or(Way::Nothing, |it| it.way);
+        match verdict {
+            Verdict::Matches => self.method_done(key, way, None),
+            Verdict::Refused { why } => {
+                log::debug!("password of {user} refused: {}", why.kind().1);
+                self.refuse_request(key, way != Way::Nothing);
+            }
+            Verdict::Expired if way == Way::Nothing => self.refuse_request(key, false),
+            Verdict::Expired => {
+                log::info!("the password of {user} from {place} has expired: asking for a new one");
+                self.ask_for_new_password(key, EXPIRED);
+            }
+            Verdict::NewRefused { why } => {
+                attempt.failures += 1;
+                if attempt.failures >= attempt.options.max_auth_tries {
+                    return self.refuse_request(key, false);
+                }
+                let why = String::from_utf8_lossy(&why).into_owned();
+                self.ask_for_new_password(key, &why);
+            }
+            Verdict::Hashed { hash } => {
+                let request = Request::Store {
+                    name: attempt.account.name.clone().into(),
+                    hash,
+                    today: super::now_s() / SECONDS_OF_A_DAY,
+                };
+                // The place of the process before it is free.
+                self.start_check(key, &request.to_wire());
+            }
+            Verdict::Stored => {
+                log::info!("the password of {user} was changed, from {place}");
+                self.method_done(key, way, None);
+            }
+            Verdict::Failed { what } => {
+                let what = lines::peer_text(&what);
+                log::error!("the password of {user} could not be dealt with: {what}");
+                if attempt.must_change {
+                    let text = "Your password has expired, and it could not be changed here: \
+                                ask the administrator.\r\n";
+                    attempt.banner = Some(text.into());
+                }
+                self.refuse_request(key, way != Way::Nothing);
+            }
+        }
+    }
+
+    fn ask_for_new_password(&mut self, key: ConnectionKey, why: &str) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let (net, number) = (connection.net, connection.number);
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let Some(pending) = attempt.pending.take() else {
+            return;
+        };
+        attempt.must_change = true;
+        let banner = attempt.banner.take();
+        let frame = if pending.way == Way::Password {
+            ToNet::AuthPasswordChange {
+                prompt: why.into(),
+                banner,
+            }
+        } else {
+            attempt.dialog = Some(Dialog {
+                request: pending.request,
+                changes: true,
+            });
+            info_request(why, &CHANGE_PROMPTS, banner)
+        };
+        self.nets.send(&self.poller, net, number, &frame, &[]);
+    }
+
+    /// `keyboard-interactive` begins: one prompt, as everywhere without modules.
+    pub(super) fn ask_for_password(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let (net, number) = (connection.net, connection.number);
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let Some(pending) = attempt.pending.take() else {
+            return;
+        };
+        attempt.dialog = Some(Dialog {
+            request: pending.request,
+            changes: false,
+        });
+        let frame = info_request("", &[PROMPT], attempt.banner.take());
+        self.nets.send(&self.poller, net, number, &frame, &[]);
+    }
+
+    /// The answer to what was asked.
+    pub(super) fn dialog_answered(&mut self, key: ConnectionKey, response: &[u8]) {
+        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else {
+            return;
+        };
+        let Some(dialog) = attempt.dialog.take() else {
+            return self.attack(key, "an answer to no question");
+        };
+        attempt.pending = Some(Pending::new(dialog.request, Way::KeyboardInteractive));
+        match decode_info_response(response) {
+            Err(error) => self.disconnect(key, 2, &error.to_string()),
+            Ok(answers) => match (dialog.changes, answers.as_slice()) {
+                (false, [password]) => {
+                    self.check_password(key, Way::KeyboardInteractive, password, None);
+                }
+                (true, [password, new, again]) if new == again => {
+                    self.check_password(key, Way::KeyboardInteractive, password, Some(new));
+                }
+                (true, [_, _, _]) => {
+                    self.judged(
+                        key,
+                        Verdict::NewRefused {
+                            why: "The two new passwords differ.".into(),
+                        },
+                    );
+                }
+                _ => self.refuse_request(key, true),
+            },
+        }
+    }
+}
+
+fn info_request(instruction: &str, prompts: &[&str], banner: Option<Bytes>) -> ToNet {
+    ToNet::AuthInfoRequest {
+        instruction: instruction.into(),
+        prompts: prompts.iter().map(|prompt| (*prompt).into()).collect(),
+        banner,
+    }
+}
