@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use std::ptr;
 
 use agent_helper::frame::Identity;
+use zeroize::Zeroize;
 
 use crate::limits::{ACCOUNT_BUFFER_MAX_BYTES, GROUPS_MAX, USER_NAME_MAX_BYTES};
 
@@ -99,13 +100,32 @@ impl Account {
         }
     }
 
-    /// Whether the password field says that the account is locked: it begins with `!` (passwd(1)).
-    /// `*` (no password can match) is not locked. Without the right to read shadow: not locked.
-    pub fn is_locked(&self) -> bool {
+    /// What the shadow file says of the account as a whole. Without the right to read it: nothing.
+    pub fn state(&self) -> State {
+        let shadow = shadow_state(&self.name);
         match self.password.as_slice() {
-            b"x" | b"" => shadow_password(&self.name).is_some_and(|field| field.starts_with(b"!")),
-            field => field.starts_with(b"!"),
+            b"x" | b"" => shadow.unwrap_or_default(),
+            field => State {
+                locked: field.starts_with(b"!"),
+                ..shadow.unwrap_or_default()
+            },
         }
+    }
+}
+
+/// Whether an account may be used, whoever wants to (shadow(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct State {
+    /// The password field begins with `!` (passwd(1)). `*`, which no password matches, is not locked.
+    pub locked: bool,
+    /// From this day since 1970 on the account is expired.
+    pub expires: Option<i64>,
+}
+
+impl State {
+    /// Whether the account is expired on a day.
+    pub fn is_expired(&self, today: i64) -> bool {
+        self.expires.is_some_and(|day| today >= day)
     }
 }
 
@@ -198,7 +218,7 @@ fn fetch(
     }
 }
 
-fn shadow_password(name: &[u8]) -> Option<Vec<u8>> {
+fn shadow_state(name: &[u8]) -> Option<State> {
     let name = CString::new(name).ok()?;
     let mut buffer: Vec<libc::c_char> = vec![0; ACCOUNT_BUFFER_MAX_BYTES];
     // SAFETY: all fields are integers and pointers, for which zeroes are valid.
@@ -220,8 +240,14 @@ fn shadow_password(name: &[u8]) -> Option<Vec<u8>> {
     }
     // SAFETY: on success the field is NULL or a NUL-terminated string inside `buffer`. The hash
     // itself is not kept: one byte says whether the account is locked.
-    let field = unsafe { copy(entry.sp_pwdp) };
-    Some(field.into_iter().take(1).collect())
+    let mut field = unsafe { copy(entry.sp_pwdp) };
+    let locked = field.starts_with(b"!");
+    field.zeroize();
+    buffer.zeroize();
+    Some(State {
+        locked,
+        expires: Some(i64::from(entry.sp_expire)).filter(|day| *day >= 0),
+    })
 }
 
 /// # Safety
@@ -268,10 +294,22 @@ mod tests {
             password: password.to_vec(),
             ..Account::decoy(64313)
         };
-        assert!(with(b"!").is_locked());
-        assert!(with(b"!$6$abc").is_locked());
-        assert!(!with(b"*").is_locked());
-        assert!(!with(b"$6$abc").is_locked());
+        assert!(with(b"!").state().locked);
+        assert!(with(b"!$6$abc").state().locked);
+        assert!(!with(b"*").state().locked);
+        assert!(!with(b"$6$abc").state().locked);
+    }
+
+    #[test]
+    fn an_account_expires_on_its_day() {
+        let expires = |day| State {
+            locked: false,
+            expires: day,
+        };
+        assert!(!expires(None).is_expired(20_000));
+        assert!(!expires(Some(20_001)).is_expired(20_000));
+        assert!(expires(Some(20_000)).is_expired(20_000));
+        assert!(expires(Some(0)).is_expired(0));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(super) enum Refusal {
     UnknownUser,
     OtherUser,
     Locked,
+    Expired,
     NoShell,
     ShellNotExecutable,
     DenyUsers,
@@ -29,6 +30,7 @@ impl Refusal {
             Self::UnknownUser => "unknown-user",
             Self::OtherUser => "not-the-servers-user",
             Self::Locked => "account-locked",
+            Self::Expired => "account-expired",
             Self::NoShell => "no-shell",
             Self::ShellNotExecutable => "shell-not-executable",
             Self::DenyUsers => "deny-users",
@@ -46,6 +48,7 @@ impl Refusal {
             Self::UnknownUser => "the user is unknown",
             Self::OtherUser => "the server runs as another user",
             Self::Locked => "account is locked",
+            Self::Expired => "account has expired",
             Self::NoShell => "shell does not exist",
             Self::ShellNotExecutable => "shell is not executable",
             Self::DenyUsers => "listed in DenyUsers",
@@ -73,6 +76,7 @@ pub(super) struct Facts<'a> {
     pub uid: u32,
     pub groups: &'a [String],
     pub locked: bool,
+    pub expired: bool,
     pub shell: Shell,
     pub address: IpAddr,
     pub host: Option<&'a str>,
@@ -87,6 +91,9 @@ pub(super) fn check(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal>
     }
     if facts.locked {
         return Err(Refusal::Locked);
+    }
+    if facts.expired {
+        return Err(Refusal::Expired);
     }
     match facts.shell {
         // With ChrootDirectory the shell is looked for inside of it, by the helper.
@@ -178,6 +185,7 @@ mod tests {
             uid: 1000,
             groups: &groups,
             locked: false,
+            expired: false,
             shell: Shell::Usable,
             address: "192.0.2.7".parse().unwrap(),
             host: None,
@@ -223,6 +231,10 @@ mod tests {
     #[test]
     fn locked_accounts_and_unusable_shells_are_refused() {
         assert_eq!(judge("", |facts| facts.locked = true), Err(Refusal::Locked));
+        assert_eq!(
+            judge("", |facts| facts.expired = true),
+            Err(Refusal::Expired)
+        );
         assert_eq!(
             judge("", |facts| facts.shell = Shell::Missing),
             Err(Refusal::NoShell)

@@ -87,11 +87,13 @@ impl Monitor {
             local_address: ends.local.ip(),
             local_port: ends.local.port(),
         });
+        let state = account.state();
         let facts = Facts {
             user: &text,
             uid: account.uid,
             groups: &group_names,
-            locked: account.is_locked(),
+            locked: state.locked,
+            expired: state.is_expired(super::today()),
             shell: shell_state(account.shell()),
             address: ends.peer.ip(),
             host: None,

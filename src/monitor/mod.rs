@@ -122,6 +122,12 @@ fn now_s() -> i64 {
     i64::try_from(clock::now().as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Days since 1970.
+fn today() -> i64 {
+    const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
+    now_s() / SECONDS_OF_A_DAY
+}
+
 /// All that the monitor knows.
 #[derive(Debug)]
 struct Monitor {

@@ -30,8 +30,6 @@ const CHANGE_PROMPTS: [&str; 3] = [
     "Retype new password: ",
 ];
 
-const SECONDS_OF_A_DAY: i64 = 24 * 60 * 60;
-
 /// The processes that look at passwords, and who waits for one.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
@@ -151,7 +149,7 @@ impl Monitor {
             password: password.into(),
             permit_empty: attempt.options.permit_empty_passwords,
             new_password: new.map(Into::into),
-            today: super::now_s() / SECONDS_OF_A_DAY,
+            today: super::today(),
         };
         let content = Zeroizing::new(request.to_wire());
         if let Request::Check {
@@ -259,7 +257,7 @@ impl Monitor {
                 let request = Request::Store {
                     name: attempt.account.name.clone().into(),
                     hash,
-                    today: super::now_s() / SECONDS_OF_A_DAY,
+                    today: super::today(),
                 };
                 // The place of the process before it is free.
                 self.start_check(key, &request.to_wire());

@@ -92,19 +92,25 @@ impl Entry<'_> {
 /// The file with the hash of `name` replaced and the day of its change set; `None` where there is
 /// no such line.
 pub fn with_hash(file: &[u8], name: &[u8], hash: &[u8], today: i64) -> Option<Vec<u8>> {
+    let day = today.to_string();
     let mut changed = Vec::with_capacity(file.len() + hash.len());
     let mut found = false;
-    for line in file.split_inclusive(|byte| *byte == b'\n') {
-        let mut fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
-        if found || fields.first() != Some(&name) || fields.len() < 4 {
-            changed.extend_from_slice(line);
-            continue;
+    for (index, line) in lines(file).enumerate() {
+        if index > 0 {
+            changed.push(b'\n');
         }
-        found = true;
-        let day = today.to_string();
-        fields[1] = hash;
-        fields[2] = day.as_bytes();
-        changed.extend_from_slice(&fields.join(&b':'));
+        let mut fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        match fields.as_mut_slice() {
+            [first, old, dates @ ..] if !found && first == &name => {
+                found = true;
+                *old = hash;
+                if let Some(last_change) = dates.first_mut() {
+                    *last_change = day.as_bytes();
+                }
+                changed.extend_from_slice(&fields.join(&b':'));
+            }
+            _ => changed.extend_from_slice(line),
+        }
     }
     found.then_some(changed)
 }

@@ -1,10 +1,15 @@
-//! Bodies of the fuzz targets `config` and `authorized_keys`: what must hold for every input.
+//! Bodies of the fuzz targets `config`, `authorized_keys`, `shadow` and `auth_request`: what must
+//! hold for every input.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use agent::authorized_keys::{KeyLine, LineError, Lines, parse_line};
 use agent::config::{Config, Subject};
 use agent::limits;
+use agent::password::shadow;
+use agent::ssh::auth::{AuthRequest, Method, decode_info_response};
+use agent::ssh::crypto::Random;
+use agent::ssh::crypto::password;
 
 /// A configuration: loading ends, every error has a place and a sentence, and what loads can be
 /// asked and dumped.
@@ -80,4 +85,56 @@ fn lines(file: &[u8], cut: usize) -> Vec<(u32, Result<Option<KeyLine>, LineError
     lines.push(tail, &mut each);
     lines.finish(&mut each);
     found
+}
+
+/// A shadow file: each account found has a line, its dates can be asked on any day, and writing a
+/// hash changes that line alone.
+pub fn shadow(file: &[u8]) {
+    const HASH: &[u8] = b"$6$salt$hash";
+    for line in shadow::lines(file) {
+        let name = line.split(|&byte| byte == b':').next().unwrap();
+        let found = shadow::find(file, name).expect("a name that stands there is found");
+        if let Ok(entry) = found {
+            assert_eq!(entry.name, name);
+            for today in [i64::MIN, 0, 20_000, i64::MAX] {
+                let _ = entry.age(today);
+            }
+            let _ = password::new_setting(entry.hash, &Random::system());
+        }
+        let Some(changed) = shadow::with_hash(file, name, HASH, 20_000) else {
+            continue;
+        };
+        let before: Vec<_> = shadow::lines(file).collect();
+        let after: Vec<_> = shadow::lines(&changed).collect();
+        assert_eq!(before.len(), after.len(), "lines come and go");
+        let differing = before
+            .iter()
+            .zip(&after)
+            .filter(|(one, other)| one != other);
+        assert!(differing.count() <= 1, "another account's line changed");
+        if let Some(Ok(entry)) = shadow::find(&changed, name) {
+            assert_eq!(entry.hash, HASH);
+        }
+    }
+}
+
+/// An authentication request, and an answer to a question: what decodes is kept without its
+/// passwords, and is the same request then.
+pub fn auth_request(payload: &[u8]) {
+    if let Ok(responses) = decode_info_response(payload) {
+        assert!(responses.len() <= limits::INFO_RESPONSES_MAX as usize);
+    }
+    let Ok(request) = AuthRequest::decode(payload) else {
+        return;
+    };
+    let kept = request.without_secrets();
+    let again = AuthRequest::decode(&kept).expect("what was decoded can be decoded");
+    assert_eq!((again.user, again.service), (request.user, request.service));
+    match (&request.method, &again.method) {
+        (Method::Password(_), Method::Password(kept)) => {
+            assert!(kept.password.is_empty() && kept.new.is_none());
+        }
+        (method, kept) => assert_eq!(method, kept),
+    }
+    assert_eq!(request.signed_data(b"id"), again.signed_data(b"id"));
 }

@@ -107,6 +107,60 @@ fn mixtures_of_key_files_hold() {
     mix(KEY_FRAGMENTS, bodies::authorized_keys);
 }
 
+const SHADOW_FRAGMENTS: &[&str] = &[
+    "root",
+    "al",
+    ":",
+    "::",
+    "\n",
+    "*",
+    "!",
+    "$6$salt$",
+    "$y$j9T$",
+    "0",
+    "-1",
+    "99999",
+    "20000",
+    "9223372036854775807",
+    "x",
+    "\0",
+    "+",
+];
+
+#[test]
+fn every_seed_of_the_shadow_files_holds() {
+    replay("shadow", bodies::shadow);
+}
+
+#[test]
+fn mixtures_of_shadow_files_hold() {
+    mix(SHADOW_FRAGMENTS, bodies::shadow);
+}
+
+const REQUEST_FRAGMENTS: &[&str] = &[
+    "\0\0\0\x02al",
+    "\0\0\0\x0essh-connection",
+    "\0\0\0\x04none",
+    "\0\0\0\x08password",
+    "\0\0\0\x09publickey",
+    "\0\0\0\x14keyboard-interactive",
+    "\0",
+    "\x01",
+    "\0\0\0\0",
+    "\0\0\0\x01",
+    "\0\0\0\x06secret",
+];
+
+#[test]
+fn every_seed_of_the_requests_holds() {
+    replay("auth_request", bodies::auth_request);
+}
+
+#[test]
+fn mixtures_of_requests_hold() {
+    mix(REQUEST_FRAGMENTS, bodies::auth_request);
+}
+
 fn replay(target: &str, body: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")

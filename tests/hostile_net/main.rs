@@ -11,6 +11,7 @@ mod client;
 mod floods;
 mod helper_frames;
 mod lines;
+mod methods;
 mod permit;
 mod puppet;
 mod restricted;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     if title.starts_with(b"agent-helper") {
         return puppet::helper();
     }
+    if title == b"agent: password" {
+        return agent::password::main();
+    }
     if std::env::var_os(world::SERVER).is_some() {
         return agent::cli::main();
     }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         signing::TESTS,
         sockets::TESTS,
         lines::TESTS,
+        methods::TESTS,
         floods::TESTS,
         restricted::TESTS,
         helper_frames::TESTS,

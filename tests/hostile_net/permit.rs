@@ -55,6 +55,9 @@ fn every_frame() -> Vec<NetToMonitor> {
         NetToMonitor::ClientVersion {
             version: "SSH-2.0-hostile".into(),
         },
+        NetToMonitor::AuthResponse {
+            response: vec![0, 0, 0, 0].into(),
+        },
     ]
 }
 

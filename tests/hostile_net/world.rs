@@ -150,6 +150,11 @@ impl World {
         }
     }
 
+    /// The monitor's process id.
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.server.try_wait().unwrap().is_none()
     }

@@ -158,6 +158,24 @@ pub fn run(command: &mut Command) {
     );
 }
 
+/// Writes the password field.
+pub fn set_hash(user: &User, hash: &str) {
+    let _lock = PASSWD
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    run(Command::new("/usr/sbin/usermod").args(["--password", hash, &user.name]));
+}
+
+/// Changes the dates of the shadow file.
+pub fn set_age(user: &User, arguments: &[&str]) {
+    let _lock = PASSWD
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    run(Command::new("/usr/bin/chage")
+        .args(arguments)
+        .arg(&user.name));
+}
+
 /// Changes the login shell.
 pub fn set_shell(user: &User, shell: &str) {
     let _lock = PASSWD

@@ -21,6 +21,7 @@ mod keys;
 mod lifetime;
 mod login;
 mod modes;
+mod passwords;
 mod processes;
 mod pty;
 mod server;
@@ -37,6 +38,7 @@ fn main() {
         lifetime::CASES,
         login::CASES,
         modes::CASES,
+        passwords::CASES,
         session::CASES,
         terminal::CASES,
         transfer::CASES,
