@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
 use ring::digest::{Context, SHA256};
@@ -30,6 +31,7 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!("cargo::rerun-if-env-changed=AGENT_HELPER_BIN");
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
 
     let mut identity = Context::new(&SHA256);
     identity.update(env::var("CARGO_PKG_VERSION").unwrap().as_bytes());
@@ -49,8 +51,21 @@ fn main() {
         fs::write(out.join("helper.z"), deflated).unwrap();
         fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
     }
+    fs::write(out.join("built-s"), build_time_s().to_string()).unwrap();
     let digest = identity.finish();
     fs::write(out.join("build-id"), &digest.as_ref()[..BUILD_ID_BYTES]).unwrap();
+}
+
+/// Seconds since 1970, now or as <https://reproducible-builds.org/specs/source-date-epoch/> has it.
+fn build_time_s() -> u64 {
+    match env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text
+            .parse()
+            .expect("SOURCE_DATE_EPOCH is a number of seconds"),
+        Err(_) => SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    }
 }
 
 /// Feeds names and contents of a source tree, in an order that does not depend on the disk.

@@ -16,6 +16,7 @@ use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use crate::config::Options;
+use crate::host_certificates;
 use crate::limits;
 use crate::ssh::crypto::private_key::{KeyFileError, PrivateKey};
 use crate::ssh::crypto::public_key::{KeyType, PublicKey};
@@ -30,6 +31,8 @@ pub struct HostKey {
     pub path: PathBuf,
     /// False for a key that could not be written and ends with this process.
     pub persisted: bool,
+    /// The blob of its certificate (HostCertificate).
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// Loads all host keys; makes an Ed25519 key where no `HostKey` is configured and none exists.
@@ -75,6 +78,7 @@ pub fn load_again(
             private,
             path,
             persisted: true,
+            certificate: None,
         }),
         Err(_) => Arc::clone(key),
     }])
@@ -107,6 +111,7 @@ pub fn find(options: &Options) -> Result<Vec<HostKey>, Vec<String>> {
     for why in unserved {
         log::warn!("{why}");
     }
+    host_certificates::attach(&mut keys, &options.host_certificate_files);
     if errors.is_empty() {
         Ok(keys)
     } else {
@@ -189,6 +194,7 @@ fn add(keys: &mut Vec<HostKey>, private: PrivateKey, path: PathBuf) {
             private,
             path,
             persisted: true,
+            certificate: None,
         }),
         Some(known) if known.private.public() == private.public() => {}
         Some(known) => log::info!(
@@ -328,6 +334,7 @@ fn make(directory: &Path, as_root: bool) -> Result<HostKey, String> {
                 private,
                 path,
                 persisted: true,
+                certificate: None,
             })
         }
         Err(why) if why.is_empty() => {
@@ -336,6 +343,7 @@ fn make(directory: &Path, as_root: bool) -> Result<HostKey, String> {
                 private,
                 path,
                 persisted: true,
+                certificate: None,
             })
         }
         Err(why) => {
@@ -347,6 +355,7 @@ fn make(directory: &Path, as_root: bool) -> Result<HostKey, String> {
                 private,
                 path,
                 persisted: false,
+                certificate: None,
             })
         }
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod confine;
 mod footprint;
 pub mod frames;
+pub mod host_certificates;
 pub mod host_keys;
 mod inherited;
 pub mod keygen;
@@ -23,6 +24,9 @@ pub mod pattern;
 pub mod records;
 pub mod ssh;
 pub mod trusted_path;
+
+/// When this program was built, in Unix time: no clock that runs before it is right.
+pub const BUILT_S: u64 = include!(concat!(env!("OUT_DIR"), "/built-s"));
 
 /// Names this build: processes that talk over frames compare it first, since frames have no versions.
 pub const BUILD_ID: [u8; 16] = *include_bytes!(concat!(env!("OUT_DIR"), "/build-id"));

@@ -49,10 +49,20 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 pub const KEY_READERS_MAX: usize = 16;
 /// A key reader that takes longer reads from a dead network disk: the login fails.
 pub const KEY_READ_TIME_MS: u64 = 1000;
-/// Bytes of one key file: some 10,000 lines; read for each login.
-pub const KEY_FILE_MAX_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of one key file: 10,000 lines with the longest keys in use; read for each login.
+pub const KEY_FILE_MAX_BYTES: u32 = 8 * 1024 * 1024;
 /// Bytes of all key files of one request: reading is bounded work for a file that a user controls.
-pub const KEY_FILES_MAX_BYTES: usize = 8 * 1024 * 1024;
+pub const KEY_FILES_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Commands for keys and principals at once, apart from readers: each may wait for a directory.
+pub const KEY_COMMANDS_MAX: usize = 16;
+/// A command that takes longer has lost its directory; clients would not wait much longer either.
+pub const KEY_COMMAND_TIME_MS: u64 = 30_000;
+/// Bytes of a command's output: the keys of one user, or the principals.
+pub const KEY_COMMAND_OUTPUT_MAX_BYTES: u32 = KEY_FILE_MAX_BYTES;
+/// TrustedUserCAKeys: some 1,000 lines; read for each login with a certificate.
+pub const AUTHORITIES_MAX_BYTES: u64 = 1024 * 1024;
+/// RevokedKeys: some 400,000 fingerprints; read for each key that is tried.
+pub const REVOKED_KEYS_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Lines about refused key lines in the log for one request; a file may hold thousands.
 pub const KEY_LINE_REPORTS_MAX: usize = 5;
 /// Bytes taken from a key reader's pipe at once: the monitor's other work waits no longer than that takes.
@@ -223,6 +233,9 @@ pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
 
 /// A private key file: RSA with 16384 bits takes 13 KiB.
 pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;
+
+/// A host certificate: RSA with 8192 bits, signed by the same, takes 7 KiB.
+pub const HOST_CERTIFICATE_MAX_BYTES: u64 = 64 * 1024;
 
 // The helper's image.
 

@@ -114,6 +114,11 @@ pub fn cidr_match(address: IpAddr, cidr: &str) -> Result<bool, BadAddress> {
     })
 }
 
+/// Whether `list` is addresses and CIDRs and nothing else, as `source-address` of certificates.
+pub fn is_cidr_list(list: &str) -> bool {
+    list.split(',').all(|entry| parse_cidr(entry).is_ok())
+}
+
 /// What a list of addresses, CIDRs and wildcards (`192.0.2.*`) says about `address`.
 ///
 /// # Errors

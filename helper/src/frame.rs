@@ -118,6 +118,19 @@ wire_enum! {
             /// From [`HelperToMonitor::OpenTerminal`].
             session: u32,
         },
+        /// Fork a child that becomes `identity` for good, runs a command and writes its output to
+        /// the pipe that comes as the frame's only descriptor, as if it were file 0 of
+        /// [`MonitorToHelper::ReadKeys`]. Answered like that one.
+        6 => RunCommand {
+            /// Whose rights to run with.
+            identity: Identity,
+            /// Become `identity` first (false without root).
+            change_identity: bool,
+            /// Absolute path, then arguments.
+            arguments: Vec<Bytes>,
+            /// Bytes of output that are read at most.
+            limit_bytes: u32,
+        },
         /// Log frames above this level are not wanted (1 error to 5 trace, 0 off).
         5 => SetLogLevel {
             /// The level.

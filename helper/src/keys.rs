@@ -18,9 +18,9 @@ use crate::sys;
 use crate::text::printable;
 
 /// Bytes read at once.
-const CHUNK_BYTES: usize = 4096;
+pub(crate) const CHUNK_BYTES: usize = 4096;
 /// Exit status of a reader that could not become the user.
-const STATUS_IDENTITY: i32 = 1;
+pub(crate) const STATUS_IDENTITY: i32 = 1;
 
 /// What to read, and as whom.
 #[derive(Debug)]
@@ -51,10 +51,7 @@ pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     if identity.is_err() {
         sys::exit(STATUS_IDENTITY);
     }
-    let mut answer = Answer {
-        pipe,
-        waiting: Vec::new(),
-    };
+    let mut answer = Answer::new(pipe);
     // Nobody listens any more when this fails: the monitor gave up.
     let _ = send_files(request, &mut answer).and_then(|()| answer.flush());
     sys::exit(0)
@@ -180,7 +177,7 @@ fn send_content(
 }
 
 /// Records on their way to the monitor: few writes, so that it wakes up once for most users.
-struct Answer {
+pub(crate) struct Answer {
     pipe: OwnedFd,
     waiting: Vec<u8>,
 }
@@ -189,7 +186,14 @@ struct Answer {
 const WAITING_BYTES: usize = 2 * CHUNK_BYTES;
 
 impl Answer {
-    fn send(&mut self, record: KeyRecord, content: &[u8]) -> Result<(), Errno> {
+    pub(crate) fn new(pipe: OwnedFd) -> Self {
+        Self {
+            pipe,
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, record: KeyRecord, content: &[u8]) -> Result<(), Errno> {
         for word in [record.file, record.status, record.len] {
             self.waiting.extend_from_slice(&word.to_le_bytes());
         }
@@ -201,7 +205,7 @@ impl Answer {
     }
 
     /// Writes everything.
-    fn flush(&mut self) -> Result<(), Errno> {
+    pub(crate) fn flush(&mut self) -> Result<(), Errno> {
         let mut rest = self.waiting.as_slice();
         while !rest.is_empty() {
             match write(&self.pipe, rest) {

@@ -12,6 +12,7 @@ pub mod environment;
 pub mod frame;
 pub mod heap;
 pub mod identity;
+pub mod key_command;
 pub mod keys;
 pub mod link;
 pub mod login;

@@ -8,9 +8,12 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, chdir, kill_process, wait, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, chdir, kill_process, kill_process_group, wait, waitpid,
+};
 
 use crate::frame::{HelperToMonitor, MonitorToHelper, NetToSession, Policy, SessionToNet};
+use crate::key_command;
 use crate::keys;
 use crate::link::{Assembly, Link, LinkError};
 use crate::login;
@@ -78,7 +81,7 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
     let end = helper.run(build_id);
     if let Some(reader) = helper.reader {
         // Nobody waits for its answer, and it may hang on a dead network file system.
-        let _ = kill_process(reader, Signal::KILL);
+        kill_reader(reader);
     }
     match end {
         End::Closed => 0,
@@ -87,6 +90,18 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
             1
         }
     }
+}
+
+/// What a reader is started for.
+enum Errand<'a> {
+    Read(keys::Request<'a>),
+    Run(key_command::Request<'a>),
+}
+
+/// The group first: a command's, where the reader leads one by now.
+fn kill_reader(reader: Pid) {
+    let _ = kill_process_group(reader, Signal::KILL);
+    let _ = kill_process(reader, Signal::KILL);
 }
 
 struct Helper {
@@ -197,7 +212,25 @@ impl Helper {
                     strict_modes,
                     limit_bytes,
                 };
-                self.read_keys(&request, pipe)
+                self.start_reader(&Errand::Read(request), pipe)
+            }
+            (
+                MonitorToHelper::RunCommand {
+                    identity,
+                    change_identity,
+                    arguments,
+                    limit_bytes,
+                },
+                (Some(pipe), None, None),
+                None,
+            ) => {
+                let request = key_command::Request {
+                    identity: &identity,
+                    change_identity,
+                    arguments: &arguments,
+                    limit_bytes,
+                };
+                self.start_reader(&Errand::Run(request), pipe)
             }
             (MonitorToHelper::Accepted { policy }, (Some(socket), None, None), None) => {
                 self.accept(policy, socket)
@@ -225,15 +258,14 @@ impl Helper {
         }
     }
 
-    fn read_keys(&mut self, request: &keys::Request<'_>, pipe: OwnedFd) -> Result<(), End> {
-        if self.reader.is_some() {
-            // One at a time; the pipe closes unwritten.
-            return self
-                .links
-                .to_monitor(&HelperToMonitor::KeysRead { ok: false });
-        }
+    fn start_reader(&mut self, errand: &Errand<'_>, pipe: OwnedFd) -> Result<(), End> {
+        // The monitor asks for one thing at a time: it waits no longer for the one before.
+        self.end_reader();
         match sys::fork() {
-            Ok(Forked::Child) => keys::read_as_user(request, pipe),
+            Ok(Forked::Child) => match errand {
+                Errand::Read(request) => keys::read_as_user(request, pipe),
+                Errand::Run(request) => key_command::run_as_user(request, pipe),
+            },
             Ok(Forked::Parent(reader)) => {
                 self.reader = Some(reader);
                 Ok(())
@@ -244,12 +276,17 @@ impl Helper {
         }
     }
 
-    fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {
+    /// Ends the reader, with the command that it may be running.
+    fn end_reader(&mut self) {
         if let Some(reader) = self.reader.take() {
-            // It runs with another's rights or nobody's: not past this point.
-            let _ = kill_process(reader, Signal::KILL);
+            kill_reader(reader);
             while let Err(Errno::INTR) = waitpid(Some(reader), WaitOptions::empty()) {}
         }
+    }
+
+    fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {
+        // It runs with another's rights or nobody's: not past this point.
+        self.end_reader();
         if let Err(error) = login::become_ready(&policy) {
             self.links.to_monitor(&HelperToMonitor::Failed {
                 step: Bytes::from(error.step),

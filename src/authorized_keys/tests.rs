@@ -162,23 +162,71 @@ fn expiry_counts_from_its_second_on_and_the_earliest_wins() {
 }
 
 #[test]
-fn what_is_not_implemented_refuses_the_key_with_its_name() {
-    for (text, name) in [
-        ("cert-authority", "cert-authority"),
-        (r#"principals="a""#, "principals"),
-        (r#"permitopen="host:22""#, "permitopen"),
-        (r#"permitlisten="8080""#, "permitlisten"),
-        (r#"tunnel="0""#, "tunnel"),
-        ("no-touch-required", "no-touch-required"),
-        ("verify-required", "verify-required"),
-    ] {
-        let client = "192.0.2.7".parse().unwrap();
-        let refused = options(text).admit(None, client, 0);
-        assert_eq!(refused, Err(Refusal::Unimplemented(name)), "{text}");
-    }
+fn unknown_options_give_no_key() {
     assert_eq!(key("no-such-option"), Err(LineError::UnknownOption));
     assert_eq!(key(r#"no-such-option="x""#), Err(LineError::UnknownOption));
     assert_eq!(key("pty,,restrict"), Err(LineError::UnknownOption));
+    assert_eq!(key("no-restrict"), Err(LineError::UnknownOption));
+    assert_eq!(key("no-cert-authority"), Err(LineError::UnknownOption));
+}
+
+#[test]
+fn forward_targets_are_kept_with_their_hosts() {
+    let found = options(r#"permitopen="a:1",permitopen="[::1]:*",permitlisten="8080""#);
+    assert_eq!(found.permit_open, [&b"a:1"[..], b"[::1]:*"]);
+    assert_eq!(found.permit_listen, [&b"*:8080"[..]]);
+}
+
+#[test]
+fn authorities_name_their_principals_once() {
+    let found = options(r#"cert-authority,principals="alice,ops""#);
+    assert!(found.cert_authority);
+    assert_eq!(found.principals.as_deref(), Some(&b"alice,ops"[..]));
+    for bad in [
+        r#"principals="""#,
+        r#"principals="a",principals="b""#,
+        "principals",
+    ] {
+        assert!(key(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn touching_is_required_unless_the_line_says_otherwise_and_verifying_if_it_does() {
+    let plain = options("pty");
+    assert!(plain.require_touch && !plain.require_verify);
+    assert!(!options("no-touch-required").require_touch);
+    assert!(options("no-touch-required,touch-required").require_touch);
+    assert!(options("verify-required").require_verify);
+    assert!(!options("verify-required,no-verify-required").require_verify);
+}
+
+#[test]
+fn tunnels_have_a_number_or_are_any() {
+    for good in ["0", "17", "any"] {
+        assert!(key(&format!(r#"tunnel="{good}""#)).is_ok(), "{good}");
+    }
+    for bad in ["", "-1", "some", "2147483647"] {
+        assert!(key(&format!(r#"tunnel="{bad}""#)).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn principals_stand_alone_or_behind_options() {
+    let parse = |line: &'static str| parse_principal(line.as_bytes());
+    assert_eq!(parse("  # nobody"), Ok(None));
+    assert_eq!(parse(" \t\r"), Ok(None));
+    let plain = parse(" alice # the admin").unwrap().unwrap();
+    assert_eq!(plain, (KeyOptions::default(), &b"alice"[..]));
+    let (options, name) = parse("command=\"a b\",no-pty \t ops\r").unwrap().unwrap();
+    assert_eq!(
+        (options.command.as_deref(), name),
+        (Some(&b"a b"[..]), &b"ops"[..])
+    );
+    assert!(!options.permit_pty);
+    assert_eq!(parse("two words"), Err(LineError::UnknownOption));
+    assert_eq!(parse("no-pty a b"), Err(LineError::NoPrincipal));
+    assert_eq!(parse("a\0"), Err(LineError::Nul));
 }
 
 #[test]
@@ -193,6 +241,7 @@ fn ports_out_of_range_never_mean_any() {
         "host:",
         "host",
         ":22",
+        "",
     ] {
         assert_eq!(
             key(&format!(r#"permitopen="{bad}""#)),
@@ -213,7 +262,7 @@ fn damaged_and_foreign_keys_are_told_apart() {
         ("ssh-ed25519 AAAA".to_owned(), LineError::BadKey),
         ("ssh-ed25519 !!!!".to_owned(), LineError::BadKey),
         (
-            format!("sk-ssh-ed25519@openssh.com {blob}"),
+            format!("ecdsa-sha2-nistp521 {blob}"),
             LineError::UnsupportedType,
         ),
         (

@@ -11,8 +11,12 @@ pub enum Kind {
     Kex,
     Cipher,
     Mac,
-    /// HostKeyAlgorithms and PubkeyAcceptedAlgorithms.
-    Signature,
+    /// HostKeyAlgorithms.
+    HostKey,
+    /// PubkeyAcceptedAlgorithms.
+    UserKey,
+    /// CASignatureAlgorithms.
+    Authority,
 }
 
 /// A list as it will be offered, and what of it was dropped.
@@ -48,10 +52,40 @@ const MACS: &[&str] = &[
     "hmac-sha2-256",
     "hmac-sha2-512",
 ];
-const SIGNATURES: &[&str] = &[
+const HOST_KEYS: &[&str] = &[
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
+const USER_KEYS: &[&str] = &[
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
+const AUTHORITIES: &[&str] = &[
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
     "rsa-sha2-512",
     "rsa-sha2-256",
 ];
@@ -93,7 +127,8 @@ const OTHER_MACS: &[&str] = &[
     "hmac-md5-etm@openssh.com",
     "hmac-md5-96-etm@openssh.com",
 ];
-const OTHER_SIGNATURES: &[&str] = &[
+/// All of OpenSSH's signature algorithms; what of them is not served depends on the keyword.
+const SIGNATURES: &[&str] = &[
     "ssh-ed25519-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "ecdsa-sha2-nistp384-cert-v01@openssh.com",
@@ -105,11 +140,16 @@ const OTHER_SIGNATURES: &[&str] = &[
     "rsa-sha2-256-cert-v01@openssh.com",
     "ssh-rsa-cert-v01@openssh.com",
     "ssh-dss-cert-v01@openssh.com",
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
     "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
     "ssh-mldsa44-ed25519@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
     "ssh-rsa",
     "ssh-dss",
 ];
@@ -121,16 +161,19 @@ impl Kind {
             Self::Kex => KEX,
             Self::Cipher => CIPHERS,
             Self::Mac => MACS,
-            Self::Signature => SIGNATURES,
+            Self::HostKey => HOST_KEYS,
+            Self::UserKey => USER_KEYS,
+            Self::Authority => AUTHORITIES,
         }
     }
 
-    fn others(self) -> &'static [&'static str] {
+    /// Names that OpenSSH knows; those that are served may be among them.
+    fn known(self) -> &'static [&'static str] {
         match self {
             Self::Kex => OTHER_KEX,
             Self::Cipher => OTHER_CIPHERS,
             Self::Mac => OTHER_MACS,
-            Self::Signature => OTHER_SIGNATURES,
+            Self::HostKey | Self::UserKey | Self::Authority => SIGNATURES,
         }
     }
 
@@ -172,7 +215,8 @@ impl Kind {
         };
         for name in list.split(',') {
             let served = self.matching(name, self.served());
-            let others = self.matching(name, self.others());
+            let mut others = self.matching(name, self.known());
+            others.retain(|name| !served.contains(name));
             if served.is_empty() && others.is_empty() {
                 return Err(format!(
                     "\"{name}\" is not an algorithm that OpenSSH or this server knows; served are {}",
@@ -188,7 +232,7 @@ impl Kind {
 
     /// Wildcards are OpenSSH's for signature algorithms only.
     fn matching(self, name: &str, names: &[&str]) -> Vec<String> {
-        let wild = self == Self::Signature;
+        let wild = !matches!(self, Self::Kex | Self::Cipher | Self::Mac);
         let matches =
             |known: &str| known == name || (wild && matches_one(known.as_bytes(), name.as_bytes()));
         names
@@ -240,17 +284,36 @@ mod tests {
 
     #[test]
     fn wildcards_name_signature_algorithms() {
-        let chosen = Kind::Signature.choose("rsa-sha2-*,ssh-ed25519*").unwrap();
+        let chosen = Kind::UserKey
+            .choose("rsa-sha2-*,ssh-ed25519*,ecdsa-sha2-nistp521")
+            .unwrap();
         assert_eq!(
             chosen.served,
-            ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]
+            [
+                "rsa-sha2-512-cert-v01@openssh.com",
+                "rsa-sha2-256-cert-v01@openssh.com",
+                "rsa-sha2-512",
+                "rsa-sha2-256",
+                "ssh-ed25519-cert-v01@openssh.com",
+                "ssh-ed25519",
+            ]
         );
-        assert!(
-            chosen
-                .dropped
-                .contains(&"ssh-ed25519-cert-v01@openssh.com".to_owned())
-        );
+        assert_eq!(chosen.dropped, ["ecdsa-sha2-nistp521"]);
         assert!(Kind::Cipher.choose("aes*").is_err());
+    }
+
+    #[test]
+    fn each_keyword_serves_what_can_stand_there() {
+        let authority = Kind::Authority.choose("ssh-ed25519*").unwrap();
+        assert_eq!(authority.served, ["ssh-ed25519"]);
+        assert_eq!(authority.dropped, ["ssh-ed25519-cert-v01@openssh.com"]);
+        let host = Kind::HostKey.choose("*ed25519*").unwrap();
+        assert!(host.served.iter().all(|name| !name.starts_with("sk-")));
+        for kind in [Kind::HostKey, Kind::UserKey, Kind::Authority] {
+            assert!(kind.served().iter().all(|name| SIGNATURES.contains(name)));
+        }
+        let minus = Kind::UserKey.choose("-*cert*,sk-*").unwrap();
+        assert_eq!(minus.served.len(), 5);
     }
 
     #[test]
@@ -261,8 +324,8 @@ mod tests {
             (Kind::Cipher, "aes256-ctr,"),
             (Kind::Cipher, "aes128-cbc"),
             (Kind::Cipher, "-*"),
-            (Kind::Signature, "ssh-rsa"),
-            (Kind::Signature, "+"),
+            (Kind::UserKey, "ssh-rsa"),
+            (Kind::UserKey, "+"),
             (Kind::Kex, "^nonsense"),
         ] {
             assert!(kind.choose(list).is_err(), "{kind:?} {list:?}");

@@ -4,9 +4,13 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::options::{HelperMode, Options, PermitRootLogin, PermitUserEnvironment};
+use super::lex;
+use super::options::{
+    HelperMode, Options, PermitRootLogin, PermitUserEnvironment, PubkeyAuthOptions,
+};
 use super::settings::Settings;
 use super::value::AddressFamily;
+use crate::local_time;
 
 /// All implemented keywords. `settings` serves for what [`Options`] has no need to keep.
 pub fn dump(settings: &Settings, options: &Options) -> String {
@@ -46,6 +50,11 @@ impl Dump {
         }
     }
 
+    fn command(&mut self, keyword: &str, words: Option<&Vec<String>>) {
+        let line = words.map(|words| lex::join(words));
+        self.line(keyword, line.as_deref().unwrap_or("none"));
+    }
+
     fn listening(&mut self, settings: &Settings, options: &Options) {
         let mut ports: Vec<u16> = options
             .listen
@@ -71,6 +80,13 @@ impl Dump {
         self.each(
             "hostkey",
             options.host_key_files.iter().map(|path| path.display()),
+        );
+        self.each(
+            "hostcertificate",
+            options
+                .host_certificate_files
+                .iter()
+                .map(|path| path.display()),
         );
         self.path("pidfile", options.pid_file.as_ref());
         self.line("logingracetime", options.login_grace_s);
@@ -115,6 +131,10 @@ impl Dump {
             "pubkeyacceptedalgorithms",
             options.pubkey_accepted_algorithms.join(","),
         );
+        self.line(
+            "casignaturealgorithms",
+            options.ca_signature_algorithms.join(","),
+        );
         self.line("requiredrsasize", options.required_rsa_bits);
     }
 
@@ -145,6 +165,36 @@ impl Dump {
             "authorizedkeysfile",
             or(&options.authorized_keys_files.join(" "), "none"),
         );
+        self.command(
+            "authorizedkeyscommand",
+            options.authorized_keys_command.as_ref(),
+        );
+        let user = options.authorized_keys_command_user.as_deref();
+        self.line("authorizedkeyscommanduser", user.unwrap_or("none"));
+        self.path("trustedusercakeys", options.trusted_user_ca_keys.as_ref());
+        let file = options.authorized_principals_file.as_deref();
+        self.line("authorizedprincipalsfile", file.unwrap_or("none"));
+        self.command(
+            "authorizedprincipalscommand",
+            options.authorized_principals_command.as_ref(),
+        );
+        let user = options.authorized_principals_command_user.as_deref();
+        self.line("authorizedprincipalscommanduser", user.unwrap_or("none"));
+        self.path("revokedkeys", options.revoked_keys.as_ref());
+        let PubkeyAuthOptions {
+            touch_required,
+            verify_required,
+        } = options.pubkey_auth_options;
+        self.line(
+            "pubkeyauthoptions",
+            match (touch_required, verify_required) {
+                (false, false) => "none",
+                (true, false) => "touch-required",
+                (false, true) => "verify-required",
+                (true, true) => "touch-required verify-required",
+            },
+        );
+        self.flag("exposeauthinfo", options.expose_auth_info);
         self.flag("strictmodes", options.strict_modes);
         self.line("maxauthtries", options.max_auth_tries);
         self.each("allowusers", &options.allow_users);
@@ -209,6 +259,13 @@ impl Dump {
 
     fn own(&mut self, settings: &Settings, options: &Options) {
         self.flag("accounting", options.accounting);
+        self.line(
+            "certificateclockfloor",
+            match options.certificate_clock_floor_s {
+                0 => "none".to_owned(),
+                floor_s => clock_text(floor_s),
+            },
+        );
         self.path("datadir", Some(&options.data_dir));
         self.path("hostkeydir", Some(&options.host_key_dir));
         self.line(
@@ -228,6 +285,17 @@ impl Dump {
         self.each("debugallowusers", &settings.debug_allow_users.0);
         self.each("debugallowgroups", &settings.debug_allow_groups.0);
     }
+}
+
+/// A second as CertificateClockFloor takes it, in local time.
+fn clock_text(unix_s: u64) -> String {
+    let civil = i64::try_from(unix_s).ok().and_then(local_time::to_local);
+    civil.map_or_else(String::new, |civil| {
+        format!(
+            "{:04}{:02}{:02}{:02}{:02}{:02}",
+            civil.year, civil.month, civil.day, civil.hour, civil.minute, civil.second
+        )
+    })
 }
 
 /// As sshd writes addresses: always with a port, IPv6 in brackets.

@@ -42,8 +42,15 @@ pub enum Keyword {
     AllowGroups,
     AllowUsers,
     AuthenticationMethods,
+    AuthorizedKeysCommand,
+    AuthorizedKeysCommandUser,
     AuthorizedKeysFile,
+    AuthorizedPrincipalsCommand,
+    AuthorizedPrincipalsCommandUser,
+    AuthorizedPrincipalsFile,
     Banner,
+    CaSignatureAlgorithms,
+    CertificateClockFloor,
     ChrootDirectory,
     Ciphers,
     ClientAliveCountMax,
@@ -54,8 +61,10 @@ pub enum Keyword {
     DebugService,
     DenyGroups,
     DenyUsers,
+    ExposeAuthInfo,
     ForceCommand,
     HelperMode,
+    HostCertificate,
     HostKey,
     HostKeyAlgorithms,
     HostKeyDir,
@@ -85,14 +94,17 @@ pub enum Keyword {
     PrintMotd,
     PrivsepUser,
     PubkeyAcceptedAlgorithms,
+    PubkeyAuthOptions,
     PubkeyAuthentication,
     RekeyLimit,
     RequiredRsaSize,
+    RevokedKeys,
     SetEnv,
     StrictModes,
     Subsystem,
     SyslogFacility,
     TcpKeepAlive,
+    TrustedUserCaKeys,
     UseDns,
     VersionAddendum,
 }
@@ -119,8 +131,6 @@ const NONE: Quiet = Quiet::Values(&["none"]);
 const NO_FORWARDING: &str = "forwarding is not served";
 const NO_HOSTBASED: &str = "host-based logins are not offered";
 const NO_KERBEROS: &str = "Kerberos and GSSAPI logins are not offered";
-const NO_CERTIFICATES: &str = "certificates are not accepted";
-const NO_KEYS_COMMAND: &str = "keys are read from AuthorizedKeysFile only";
 const NO_PENALTIES: &str =
     "penalties are not kept; MaxStartups, PerSourceMaxStartups and LoginGraceTime limit abuse";
 
@@ -186,18 +196,26 @@ pub const TABLE: &[Entry] = &[
     unserved("AllowTcpForwarding", NO, NO_FORWARDING),
     set_in_match("AllowUsers", Keyword::AllowUsers),
     set_in_match("AuthenticationMethods", Keyword::AuthenticationMethods),
-    unserved("AuthorizedKeysCommand", NONE, NO_KEYS_COMMAND),
-    unserved("AuthorizedKeysCommandUser", Quiet::Always, NO_KEYS_COMMAND),
-    set_in_match("AuthorizedKeysFile", Keyword::AuthorizedKeysFile),
-    unserved("AuthorizedPrincipalsCommand", NONE, NO_CERTIFICATES),
-    unserved(
-        "AuthorizedPrincipalsCommandUser",
-        Quiet::Always,
-        NO_CERTIFICATES,
+    set_in_match("AuthorizedKeysCommand", Keyword::AuthorizedKeysCommand),
+    set_in_match(
+        "AuthorizedKeysCommandUser",
+        Keyword::AuthorizedKeysCommandUser,
     ),
-    unserved("AuthorizedPrincipalsFile", NONE, NO_CERTIFICATES),
+    set_in_match("AuthorizedKeysFile", Keyword::AuthorizedKeysFile),
+    set_in_match(
+        "AuthorizedPrincipalsCommand",
+        Keyword::AuthorizedPrincipalsCommand,
+    ),
+    set_in_match(
+        "AuthorizedPrincipalsCommandUser",
+        Keyword::AuthorizedPrincipalsCommandUser,
+    ),
+    set_in_match(
+        "AuthorizedPrincipalsFile",
+        Keyword::AuthorizedPrincipalsFile,
+    ),
     set_in_match("Banner", Keyword::Banner),
-    unserved("CASignatureAlgorithms", Quiet::Always, NO_CERTIFICATES),
+    set_in_match("CASignatureAlgorithms", Keyword::CaSignatureAlgorithms),
     restricts(
         "ChannelTimeout",
         &["none"],
@@ -211,7 +229,7 @@ pub const TABLE: &[Entry] = &[
     set_in_match("DenyGroups", Keyword::DenyGroups),
     set_in_match("DenyUsers", Keyword::DenyUsers),
     unserved("DisableForwarding", Quiet::Always, NO_FORWARDING),
-    unserved("ExposeAuthInfo", NO, "SSH_USER_AUTH is not set in sessions"),
+    set_in_match("ExposeAuthInfo", Keyword::ExposeAuthInfo),
     unserved_global(
         "FingerprintHash",
         Quiet::Values(&["sha256"]),
@@ -235,7 +253,7 @@ pub const TABLE: &[Entry] = &[
         Quiet::Always,
         NO_HOSTBASED,
     ),
-    unserved_global("HostCertificate", NONE, "host certificates are not sent"),
+    set("HostCertificate", Keyword::HostCertificate),
     set("HostKey", Keyword::HostKey),
     unserved_global(
         "HostKeyAgent",
@@ -303,11 +321,7 @@ pub const TABLE: &[Entry] = &[
     set_in_match("PubkeyAcceptedKeyTypes", Keyword::PubkeyAcceptedAlgorithms),
     set_in_match("PubkeyAuthentication", Keyword::PubkeyAuthentication),
     set("DSAAuthentication", Keyword::PubkeyAuthentication),
-    unserved(
-        "PubkeyAuthOptions",
-        Quiet::Always,
-        "FIDO keys are not accepted",
-    ),
+    set_in_match("PubkeyAuthOptions", Keyword::PubkeyAuthOptions),
     restricts(
         "RDomain",
         &["none"],
@@ -319,17 +333,13 @@ pub const TABLE: &[Entry] = &[
         "refuse these connections by a firewall, or these users by DenyUsers",
     ),
     set_in_match("RekeyLimit", Keyword::RekeyLimit),
-    set("RequiredRSASize", Keyword::RequiredRsaSize),
-    set("RSAMinSize", Keyword::RequiredRsaSize),
-    restricts(
-        "RevokedKeys",
-        &["none"],
-        "revoked keys would be accepted; remove them from the users' key files, then the line",
-    ),
+    set_in_match("RequiredRSASize", Keyword::RequiredRsaSize),
+    set_in_match("RSAMinSize", Keyword::RequiredRsaSize),
+    set_in_match("RevokedKeys", Keyword::RevokedKeys),
     unserved_global(
         "SecurityKeyProvider",
         Quiet::Always,
-        "FIDO keys are not accepted",
+        "the server's own keys are not in security keys",
     ),
     set_in_match("SetEnv", Keyword::SetEnv),
     unserved_global("SshdAuthPath", Quiet::Always, "this server is one file"),
@@ -341,7 +351,7 @@ pub const TABLE: &[Entry] = &[
     set("SyslogFacility", Keyword::SyslogFacility),
     set("TCPKeepAlive", Keyword::TcpKeepAlive),
     set("KeepAlive", Keyword::TcpKeepAlive),
-    unserved("TrustedUserCAKeys", NONE, NO_CERTIFICATES),
+    set_in_match("TrustedUserCAKeys", Keyword::TrustedUserCaKeys),
     restricts(
         "UnusedConnectionTimeout",
         &["none", "0"],
@@ -386,6 +396,7 @@ pub const TABLE: &[Entry] = &[
     deprecated("VerifyReverseMapping"),
     // Our own.
     set("Accounting", Keyword::Accounting),
+    set("CertificateClockFloor", Keyword::CertificateClockFloor),
     set("DataDir", Keyword::DataDir),
     set("DebugAllowGroups", Keyword::DebugAllowGroups),
     set("DebugAllowUsers", Keyword::DebugAllowUsers),

@@ -12,6 +12,7 @@ mod dump;
 mod glob;
 pub mod keywords;
 mod lex;
+mod logins;
 pub mod options;
 mod reader;
 mod settings;

@@ -32,6 +32,13 @@ pub enum PermitUserEnvironment {
     Patterns(Vec<Vec<u8>>),
 }
 
+/// PubkeyAuthOptions: what every security key must attest, whatever its line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PubkeyAuthOptions {
+    pub touch_required: bool,
+    pub verify_required: bool,
+}
+
 /// One log level of LogLevel; DEBUG2 and DEBUG3 are TRACE here.
 pub use log::LevelFilter as LogLevel;
 
@@ -69,15 +76,26 @@ pub struct Options {
     pub macs: Vec<String>,
     pub kex_algorithms: Vec<String>,
     pub host_key_algorithms: Vec<String>,
+    pub host_certificate_files: Vec<PathBuf>,
+    /// Unix time; 0: none.
+    pub certificate_clock_floor_s: u64,
     pub accounting: bool,
     // May stand in Match.
     pub log_level: LogLevel,
     pub accept_env: Vec<Vec<u8>>,
     pub set_env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Command and arguments, their tokens not expanded yet.
+    pub authorized_keys_command: Option<Vec<String>>,
+    pub authorized_keys_command_user: Option<String>,
     pub authorized_keys_files: Vec<String>,
+    pub authorized_principals_command: Option<Vec<String>>,
+    pub authorized_principals_command_user: Option<String>,
+    pub authorized_principals_file: Option<String>,
     pub banner: Option<PathBuf>,
+    pub ca_signature_algorithms: Vec<String>,
     pub client_alive_interval_s: u32,
     pub client_alive_count_max: u32,
+    pub expose_auth_info: bool,
     pub force_command: Option<Vec<u8>>,
     pub chroot_directory: Option<String>,
     pub ip_qos: (u8, u8),
@@ -93,15 +111,18 @@ pub struct Options {
     pub print_motd: bool,
     pub print_last_log: bool,
     pub pubkey_authentication: bool,
+    pub pubkey_auth_options: PubkeyAuthOptions,
     pub pubkey_accepted_algorithms: Vec<String>,
     pub rekey_bytes: u64,
     pub rekey_s: u32,
     pub required_rsa_bits: u32,
+    pub revoked_keys: Option<PathBuf>,
     pub strict_modes: bool,
     pub allow_users: Vec<String>,
     pub deny_users: Vec<String>,
     pub allow_groups: Vec<String>,
     pub deny_groups: Vec<String>,
+    pub trusted_user_ca_keys: Option<PathBuf>,
     pub subsystems: Vec<(String, Vec<u8>)>,
     pub authentication_methods: Vec<Vec<String>>,
 }
@@ -144,7 +165,9 @@ impl Options {
                 .unwrap_or_else(|| Kind::Kex.default_list()),
             host_key_algorithms: set
                 .host_key_algorithms
-                .unwrap_or_else(|| Kind::Signature.default_list()),
+                .unwrap_or_else(|| Kind::HostKey.default_list()),
+            host_certificate_files: set.host_certificate_files.0,
+            certificate_clock_floor_s: set.certificate_clock_floor_s.unwrap_or(crate::BUILT_S),
             accounting: set.accounting.unwrap_or(true),
             log_level: set.log_level.map_or(LogLevel::Info, |(level, _)| level),
             accept_env: set
@@ -159,6 +182,11 @@ impl Options {
                 .into_iter()
                 .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
                 .collect(),
+            authorized_keys_command: set.authorized_keys_command.flatten(),
+            authorized_keys_command_user: set.authorized_keys_command_user.flatten(),
+            authorized_principals_command: set.authorized_principals_command.flatten(),
+            authorized_principals_command_user: set.authorized_principals_command_user.flatten(),
+            authorized_principals_file: set.authorized_principals_file.flatten(),
             authorized_keys_files: set.authorized_keys_files.unwrap_or_else(|| {
                 vec![
                     ".ssh/authorized_keys".to_owned(),
@@ -166,8 +194,12 @@ impl Options {
                 ]
             }),
             banner: set.banner.flatten(),
+            ca_signature_algorithms: set
+                .ca_signature_algorithms
+                .unwrap_or_else(|| Kind::Authority.default_list()),
             client_alive_interval_s: set.client_alive_interval_s.unwrap_or(0),
             client_alive_count_max: set.client_alive_count_max.unwrap_or(3),
+            expose_auth_info: set.expose_auth_info.unwrap_or(false),
             force_command: set.force_command.flatten().map(String::into_bytes),
             chroot_directory: set.chroot_directory.flatten(),
             ip_qos: set.ip_qos.unwrap_or((0xb8, 0)),
@@ -189,10 +221,13 @@ impl Options {
             pubkey_authentication: set.pubkey_authentication.unwrap_or(true),
             pubkey_accepted_algorithms: set
                 .pubkey_accepted_algorithms
-                .unwrap_or_else(|| Kind::Signature.default_list()),
+                .unwrap_or_else(|| Kind::UserKey.default_list()),
+            pubkey_auth_options: set.pubkey_auth_options.unwrap_or_default(),
             rekey_bytes: set.rekey_limit.map_or(0, |(bytes, _)| bytes),
             rekey_s: set.rekey_limit.map_or(0, |(_, seconds)| seconds),
             required_rsa_bits: set.required_rsa_bits.unwrap_or(DEFAULT_RSA_BITS),
+            revoked_keys: set.revoked_keys.flatten(),
+            trusted_user_ca_keys: set.trusted_user_ca_keys.flatten(),
             strict_modes: set.strict_modes.unwrap_or(true),
             allow_users: set.allow_users.0,
             deny_users: set.deny_users.0,

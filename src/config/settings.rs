@@ -9,7 +9,10 @@ use super::algorithms::{Chosen, Kind};
 use super::condition;
 use super::keywords::Keyword;
 use super::lex::{self, Line};
-use super::options::{HelperMode, LogLevel, PermitRootLogin, PermitUserEnvironment};
+use super::logins;
+use super::options::{
+    HelperMode, LogLevel, PermitRootLogin, PermitUserEnvironment, PubkeyAuthOptions,
+};
 use super::value::{self, AddressFamily, ListenAddress, Parsed};
 
 /// A list to which every line adds.
@@ -57,8 +60,15 @@ settings! {
     allow_groups: Growing<String>,
     allow_users: Growing<String>,
     authentication_methods: Option<Vec<Vec<String>>>,
+    authorized_keys_command: Option<Option<Vec<String>>>,
+    authorized_keys_command_user: Option<Option<String>>,
     authorized_keys_files: Option<Vec<String>>,
+    authorized_principals_command: Option<Option<Vec<String>>>,
+    authorized_principals_command_user: Option<Option<String>>,
+    authorized_principals_file: Option<Option<String>>,
     banner: Option<Option<PathBuf>>,
+    ca_signature_algorithms: Option<Vec<String>>,
+    certificate_clock_floor_s: Option<u64>,
     chroot_directory: Option<Option<String>>,
     ciphers: Option<Vec<String>>,
     client_alive_count_max: Option<u32>,
@@ -69,8 +79,10 @@ settings! {
     debug_service: Option<bool>,
     deny_groups: Growing<String>,
     deny_users: Growing<String>,
+    expose_auth_info: Option<bool>,
     force_command: Option<Option<String>>,
     helper_mode: Option<HelperMode>,
+    host_certificate_files: Growing<PathBuf>,
     host_key_algorithms: Option<Vec<String>>,
     host_key_dir: Option<PathBuf>,
     host_key_files: Growing<PathBuf>,
@@ -98,14 +110,17 @@ settings! {
     print_motd: Option<bool>,
     privsep_user: Option<Option<String>>,
     pubkey_accepted_algorithms: Option<Vec<String>>,
+    pubkey_auth_options: Option<PubkeyAuthOptions>,
     pubkey_authentication: Option<bool>,
     rekey_limit: Option<(u64, u32)>,
     required_rsa_bits: Option<u32>,
+    revoked_keys: Option<Option<PathBuf>>,
     set_env: Option<Vec<(String, String)>>,
     strict_modes: Option<bool>,
     subsystems: Subsystems,
     syslog_facility: Option<&'static str>,
     tcp_keepalive: Option<bool>,
+    trusted_user_ca_keys: Option<Option<PathBuf>>,
     use_dns: Option<bool>,
     version_addendum: Option<String>,
 }
@@ -197,7 +212,29 @@ fn set(
         Keyword::AuthorizedKeysFile => {
             to.authorized_keys_files = Some(authorized_keys_files(line)?);
         }
+        Keyword::AuthorizedKeysCommand => {
+            to.authorized_keys_command = Some(logins::command(line, logins::KEYS_TOKENS)?);
+        }
+        Keyword::AuthorizedKeysCommandUser => {
+            to.authorized_keys_command_user = Some(logins::command_user(single(line)?)?);
+        }
+        Keyword::AuthorizedPrincipalsCommand => {
+            to.authorized_principals_command =
+                Some(logins::command(line, logins::PRINCIPALS_TOKENS)?);
+        }
+        Keyword::AuthorizedPrincipalsCommandUser => {
+            to.authorized_principals_command_user = Some(logins::command_user(single(line)?)?);
+        }
+        Keyword::AuthorizedPrincipalsFile => {
+            to.authorized_principals_file = Some(logins::principals_file(single(line)?)?);
+        }
         Keyword::Banner => to.banner = Some(path_or_none(single(line)?)?),
+        Keyword::CaSignatureAlgorithms => {
+            to.ca_signature_algorithms = Some(algorithms(Kind::Authority, line, warn)?);
+        }
+        Keyword::CertificateClockFloor => {
+            to.certificate_clock_floor_s = Some(logins::clock_floor(single(line)?)?);
+        }
         Keyword::ChrootDirectory => to.chroot_directory = Some(chroot_directory(single(line)?)?),
         Keyword::Ciphers => to.ciphers = Some(algorithms(Kind::Cipher, line, warn)?),
         Keyword::ClientAliveCountMax => {
@@ -212,13 +249,17 @@ fn set(
         Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
         Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
         Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,
+        Keyword::ExposeAuthInfo => to.expose_auth_info = Some(value::yes_no(single(line)?)?),
         Keyword::ForceCommand => {
             to.force_command = Some(value::none_or(rest_of_line(line)?).map(str::to_owned));
         }
         Keyword::HelperMode => to.helper_mode = Some(helper_mode(single(line)?)?),
+        Keyword::HostCertificate => {
+            to.host_certificate_files.0 = path_or_none(single(line)?)?.into_iter().collect();
+        }
         Keyword::HostKey => to.host_key_files.0 = vec![absolute(single(line)?)?],
         Keyword::HostKeyAlgorithms => {
-            to.host_key_algorithms = Some(algorithms(Kind::Signature, line, warn)?);
+            to.host_key_algorithms = Some(algorithms(Kind::HostKey, line, warn)?);
         }
         Keyword::HostKeyDir => to.host_key_dir = Some(absolute(single(line)?)?),
         Keyword::IpQos => to.ip_qos = Some(ip_qos(line, warn)?),
@@ -264,7 +305,10 @@ fn set(
             to.privsep_user = Some(value::none_or(single(line)?).map(str::to_owned));
         }
         Keyword::PubkeyAcceptedAlgorithms => {
-            to.pubkey_accepted_algorithms = Some(algorithms(Kind::Signature, line, warn)?);
+            to.pubkey_accepted_algorithms = Some(algorithms(Kind::UserKey, line, warn)?);
+        }
+        Keyword::PubkeyAuthOptions => {
+            to.pubkey_auth_options = Some(logins::pubkey_auth_options(several(line)?)?);
         }
         Keyword::PubkeyAuthentication => {
             to.pubkey_authentication = Some(value::yes_no(single(line)?)?);
@@ -273,11 +317,15 @@ fn set(
         Keyword::RequiredRsaSize => {
             to.required_rsa_bits = Some(value::number(single(line)?, 0, 16384)?);
         }
+        Keyword::RevokedKeys => to.revoked_keys = Some(path_or_none(single(line)?)?),
         Keyword::SetEnv => to.set_env = Some(set_env(line)?),
         Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
         Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line, warn)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
         Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
+        Keyword::TrustedUserCaKeys => {
+            to.trusted_user_ca_keys = Some(path_or_none(single(line)?)?);
+        }
         Keyword::UseDns => to.use_dns = Some(use_dns(single(line)?, warn)?),
         Keyword::VersionAddendum => to.version_addendum = Some(version_addendum(line)?),
         Keyword::Include | Keyword::Match => {
@@ -297,7 +345,7 @@ fn single<'a>(line: &'a Line<'_>) -> Parsed<&'a str> {
 }
 
 /// The line's arguments, at least one and none empty.
-fn several<'a>(line: &'a Line<'_>) -> Parsed<&'a [String]> {
+pub(super) fn several<'a>(line: &'a Line<'_>) -> Parsed<&'a [String]> {
     if line.arguments.is_empty() {
         return Err("has no value".to_owned());
     }
@@ -472,7 +520,7 @@ fn chroot_directory(text: &str) -> Parsed<Option<String>> {
 }
 
 /// Checks that every `%` stands before one of `known`.
-fn tokens(text: &str, known: &str) -> Parsed<()> {
+pub(super) fn tokens(text: &str, known: &str) -> Parsed<()> {
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
         if c != '%' {

@@ -151,7 +151,7 @@ fn none_takes_a_setting_away() {
 fn every_mistake_is_reported_at_once_with_its_line() {
     let found = errors(
         "PermitRootLogin maybe\nMaxAuthTries many\n\nCiphers rot13\nClientAliveInterval -5x\n\
-         NoSuchKeyword yes\nPort\nPort 22 23\nBanner \"unclosed\nRevokedKeys /etc/ssh/revoked\n\
+         NoSuchKeyword yes\nPort\nPort 22 23\nBanner \"unclosed\nRDomain vrf0\n\
          AuthenticationMethods publickey,hostbased\n",
     );
     let lines: Vec<&str> = found
@@ -176,7 +176,7 @@ fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
     let text = "UsePAM yes\nX11Forwarding yes\nX11Forwarding yes\nGSSAPIAuthentication yes\n\
                 AllowTcpForwarding no\nDisableForwarding yes\nPermitOpen none\nUseLogin no\n\
                 KbdInteractiveAuthentication no\nProtocol 2\nPerSourcePenalties no\n\
-                TrustedUserCAKeys /etc/ssh/ca.pub\nRevokedKeys none\n";
+                HostKeyAgent /run/agent\nRDomain none\n";
     let warnings = loaded(text).warnings;
     assert_eq!(warnings.len(), 5, "{warnings:?}");
     for (warning, keyword) in warnings.iter().zip([
@@ -184,7 +184,7 @@ fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
         "X11Forwarding",
         "GSSAPIAuthentication",
         "UseLogin",
-        "TrustedUserCAKeys",
+        "HostKeyAgent",
     ]) {
         assert!(warning.contains(keyword), "{warning}");
     }

@@ -9,20 +9,19 @@ use std::time::{Duration, Instant};
 
 use super::allowed;
 use super::connection::{AcceptedKey, Answer, Attempt, Done, KnownKey, Pending, Phase, Step};
+use super::credential::{self, Clock, Credential, Unacceptable};
 use super::ids::ConnectionKey;
-use super::keys::{Client, Found};
+use super::key_lines::Client;
+use super::lookup::Lookup;
 use super::methods::Way;
 use super::timers::Deadline;
-use super::{Monitor, log as lines};
+use super::{Monitor, log as lines, trust};
 use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
 use crate::frames::ToNet;
-use crate::limits::{
-    AUTH_REQUEST_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_BLOB_MAX_BYTES, KEY_QUERIES_MAX,
-};
+use crate::limits::{AUTH_REQUEST_MAX_BYTES, KEY_ANSWER_LIFETIME_MS, KEY_QUERIES_MAX};
 use crate::logging::LOGIN;
 use crate::ssh::auth::{AuthRequest, Method, PublicKeyRequest};
-use crate::ssh::crypto::public_key::{KeyType, PublicKey};
 use agent_helper::wire::Bytes;
 
 /// RFC 4253 section 11.1.
@@ -31,17 +30,17 @@ const NO_MORE_METHODS: u32 = 14;
 
 /// What becomes of a request right after decoding.
 enum Course<'a> {
-    /// Refused: counted as a failure unless it was the first `none`.
+    /// Refused: counted as a failure for a reason, unless it was the first `none`.
     Refuse {
-        counts: bool,
+        reason: Option<&'static str>,
     },
     /// Look for the key.
     Search {
-        blob: Vec<u8>,
+        credential: Credential,
     },
     /// The key was found by a query a moment ago.
     Known {
-        options: KeyOptions,
+        options: Vec<KeyOptions>,
     },
     /// Look at the password.
     Password {
@@ -85,9 +84,9 @@ impl Monitor {
         ));
         match course {
             Course::Disconnect { reason, text } => self.disconnect(key, reason, text),
-            Course::Refuse { counts } => self.refuse_request(key, counts),
-            Course::Known { options } => self.key_decided(key, Some(options)),
-            Course::Search { blob } => self.search_key(key, &blob),
+            Course::Refuse { reason } => self.refuse_request(key, reason),
+            Course::Known { options } => self.key_decided(key, Ok(options)),
+            Course::Search { credential } => self.search_key(key, credential),
             Course::Password { way, password, new } => {
                 self.check_password(key, way, password, new);
             }
@@ -104,13 +103,18 @@ impl Monitor {
                 _ => false,
             });
         let Some(connection) = self.connections.get_mut(&key) else {
-            return Course::Refuse { counts: false };
+            return Course::Refuse { reason: None };
         };
+        let floor_s = connection.generation.options.certificate_clock_floor_s;
+        let clock = Clock::now(floor_s);
         let host_key = connection.host_key.clone();
         let Some(attempt) = connection.attempt() else {
-            return Course::Refuse { counts: false };
+            return Course::Refuse { reason: None };
         };
         attempt.requests += 1;
+        let refuse = |reason| Course::Refuse {
+            reason: Some(reason),
+        };
         let way = way_of(request);
         let is_open = attempt.methods.is_open(way);
         let public = match &request.method {
@@ -121,9 +125,9 @@ impl Monitor {
                     new: None,
                 };
             }
-            Method::None => return Course::Refuse { counts: !first },
-            Method::Other(_) => return Course::Refuse { counts: true },
-            _ if !is_open => return Course::Refuse { counts: true },
+            Method::None if first => return Course::Refuse { reason: None },
+            Method::None | Method::Other(_) => return refuse("method"),
+            _ if !is_open => return refuse("method"),
             Method::Password(request) => {
                 return Course::Password {
                     way,
@@ -134,13 +138,17 @@ impl Monitor {
             Method::KeyboardInteractive => return Course::Dialog,
             Method::PublicKey(public) => public,
         };
-        if let Err(why) = key_acceptable(public, &attempt.options, &host_key) {
-            log::debug!(
-                "a key of {} is not looked for: {why}",
-                lines::user_text(&attempt.user)
-            );
-            return Course::Refuse { counts: true };
-        }
+        let credential = match acceptable(public, &attempt.options, clock, &host_key) {
+            Ok(credential) => credential,
+            Err(why) => {
+                log::debug!(
+                    "a key of {} is not looked for: {}",
+                    lines::user_text(&attempt.user),
+                    why.words
+                );
+                return refuse(why.code);
+            }
+        };
         if public.signature.is_none() && attempt.queries >= KEY_QUERIES_MAX {
             return Course::Disconnect {
                 reason: PROTOCOL_ERROR,
@@ -150,9 +158,9 @@ impl Monitor {
         if attempt
             .accepted
             .iter()
-            .any(|accepted| accepted.blob == public.key)
+            .any(|accepted| accepted.key == credential.key().blob)
         {
-            return Course::Refuse { counts: true };
+            return refuse("key-used-before");
         }
         let lifetime = Duration::from_millis(KEY_ANSWER_LIFETIME_MS);
         match attempt.known.take() {
@@ -165,14 +173,12 @@ impl Monitor {
                     options: known.options,
                 }
             }
-            _ => Course::Search {
-                blob: public.key.to_vec(),
-            },
+            _ => Course::Search { credential },
         }
     }
 
-    /// Starts reading key files; helper and the user's `net` come up meanwhile.
-    fn search_key(&mut self, key: ConnectionKey, blob: &[u8]) {
+    /// Starts looking for the key; helper and the user's `net` come up meanwhile.
+    fn search_key(&mut self, key: ConnectionKey, credential: Credential) {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
@@ -181,60 +187,30 @@ impl Monitor {
             host: None,
             now_s: super::now_s(),
         };
-        let search = super::keys::KeySearch::new(blob, client);
-        if !self.ensure_helper(key) {
-            return self.refuse_request(key, true);
+        let Some(attempt) = connection.attempt() else {
+            return;
+        };
+        let lookup = Lookup::new(credential, client, attempt);
+        if let Some(pending) = attempt.pending.as_mut() {
+            pending.lookup = Some(lookup);
         }
-        self.read_keys(key, search);
-        let expected = self
-            .connections
-            .get_mut(&key)
-            .and_then(|it| it.attempt())
-            .and_then(|attempt| {
-                attempt
-                    .refusal
-                    .is_none()
-                    .then(|| (attempt.account.uid, attempt.account.name.clone()))
-            });
-        if let Some((uid, name)) = expected {
+        let known = attempt.refusal.is_none();
+        let (uid, name) = (attempt.account.uid, attempt.account.name.clone());
+        if !self.ensure_helper(key) {
+            return self.refuse_request(key, Some("keys-unreadable"));
+        }
+        self.look_further(key);
+        if known {
             self.expect_user(uid, &name);
         }
     }
 
-    /// The key files were read.
-    pub(super) fn keys_read(
+    /// It is known whether the request's key may log in; now the request itself.
+    pub(super) fn key_decided(
         &mut self,
         key: ConnectionKey,
-        found: Option<Found>,
-        reports: &[String],
+        verdict: Result<Vec<KeyOptions>, &'static str>,
     ) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        let place = connection.place();
-        let Some(attempt) = connection.attempt() else {
-            return;
-        };
-        let user = lines::user_text(&attempt.user);
-        // What the decoy's walk met is about no user of this machine.
-        if attempt.refusal.is_none() {
-            for report in reports {
-                log::info!("{report} (user {user} from {place})");
-            }
-        }
-        if let Some(found) = &found {
-            log::debug!(
-                "key file {} line {} holds a key for {user}",
-                found.file + 1,
-                found.line
-            );
-        }
-        let found = found.filter(|_| attempt.refusal.is_none());
-        self.key_decided(key, found.map(|found| found.options));
-    }
-
-    /// It is known whether the request's key may log in; now the request itself.
-    fn key_decided(&mut self, key: ConnectionKey, options: Option<KeyOptions>) {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
@@ -254,8 +230,9 @@ impl Monitor {
         let Method::PublicKey(public) = &decoded.method else {
             return;
         };
-        let Some(options) = options else {
-            return self.refuse_request(key, true);
+        let options = match verdict {
+            Ok(options) => options,
+            Err(reason) => return self.refuse_request(key, Some(reason)),
         };
         let Some(signature) = public.signature else {
             attempt.queries += 1;
@@ -272,23 +249,24 @@ impl Monitor {
             };
             return self.nets.send(&self.poller, net, number, &frame, &[]);
         };
-        let verified = PublicKey::from_blob(public.key)
-            .ok()
-            .and_then(|public_key| {
-                let data = decoded.signed_data(&session_id)?;
-                public_key.verify(public.algorithm, &data, signature).ok()?;
-                Some(public_key)
-            });
-        match verified {
-            Some(public_key) if !session_id.is_empty() => {
-                let accepted = AcceptedKey {
-                    blob: public.key.to_vec(),
-                    options,
-                    description: describe(&public_key),
-                };
-                self.method_done(key, Way::PublicKey, Some(accepted));
-            }
-            _ => self.refuse_request(key, true),
+        // The session id is empty before the first exchange: nothing is signed over that.
+        let data = decoded.signed_data(&session_id);
+        let verified = match data.filter(|_| !session_id.is_empty()) {
+            Some(data) => credential::verify(public, &data, signature),
+            None => Err("signature"),
+        };
+        let accepted = verified.and_then(|(signer, presence)| {
+            credential::check_presence(presence, &options, attempt.options.pubkey_auth_options)?;
+            Ok(AcceptedKey {
+                key: signer.blob,
+                presented: public.key.to_vec(),
+                options,
+                description: credential::describe(public.key),
+            })
+        });
+        match accepted {
+            Ok(accepted) => self.method_done(key, Way::PublicKey, Some(accepted)),
+            Err(reason) => self.refuse_request(key, Some(reason)),
         }
     }
 
@@ -310,15 +288,14 @@ impl Monitor {
         // Nobody gets here but an account that may log in, by a method that is open. Said again,
         // because everything hangs on it.
         if attempt.refusal.is_some() || !attempt.methods.is_open(way) {
-            return self.refuse_request(key, true);
+            return self.refuse_request(key, Some("method"));
         }
-        let forced = attempt.options.force_command.is_some()
-            || accepted
-                .as_ref()
-                .is_some_and(|accepted| accepted.options.command.is_some());
+        let forces = |it: &AcceptedKey| it.options.iter().any(|it| it.command.is_some());
+        let forced =
+            attempt.options.force_command.is_some() || accepted.as_ref().is_some_and(forces);
         if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced, way) {
             log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}");
-            return self.refuse_request(key, true);
+            return self.refuse_request(key, Some("permit-root-login"));
         }
         attempt.done.push(Done {
             way,
@@ -348,7 +325,7 @@ impl Monitor {
     }
 
     /// The answer is no: it goes out when its time has come.
-    pub(super) fn refuse_request(&mut self, key: ConnectionKey, counts: bool) {
+    pub(super) fn refuse_request(&mut self, key: ConnectionKey, reason: Option<&'static str>) {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
@@ -356,7 +333,7 @@ impl Monitor {
         let Some(attempt) = connection.attempt() else {
             return;
         };
-        attempt.failures += u32::from(counts);
+        attempt.failures += u32::from(reason.is_some());
         let too_many = attempt.failures >= attempt.options.max_auth_tries;
         let named = lines::named(attempt);
         let user = attempt.user.clone();
@@ -371,8 +348,14 @@ impl Monitor {
         };
         let elapsed = pending.arrived.elapsed();
         pending.step = Step::Answering { answer };
-        if counts {
+        if let Some(reason) = reason {
             log::info!(target: LOGIN, "Failed {} for {named} from {place} ssh2{}", what.0, what.1);
+            if let Some(connection) = self.connections.get(&key) {
+                log::info!(
+                    "{}",
+                    lines::fields("refused", Some(&user), connection, reason)
+                );
+            }
         }
         if is_none && !too_many {
             return self.answer(key);
@@ -428,46 +411,50 @@ impl Monitor {
     }
 }
 
-/// Whether the configuration lets such a key be looked for.
-fn key_acceptable(
+/// Whether such a credential is looked for at all.
+fn acceptable(
     public: &PublicKeyRequest<'_>,
     options: &Options,
+    clock: Clock,
     host_key: &[u8],
-) -> Result<(), &'static str> {
-    if public.key.len() > KEY_BLOB_MAX_BYTES {
-        return Err("its blob is too long");
-    }
-    let accepted = &options.pubkey_accepted_algorithms;
-    if !accepted
-        .iter()
-        .any(|name| name.as_bytes() == public.algorithm)
-    {
-        return Err("its algorithm is not in PubkeyAcceptedAlgorithms");
-    }
-    let key = PublicKey::from_blob(public.key).map_err(|_| "its blob is malformed")?;
-    if !key
-        .key_type
-        .algorithms()
-        .iter()
-        .any(|name| name.as_bytes() == public.algorithm)
-    {
-        return Err("its algorithm is not one of its type's");
-    }
-    if key.key_type == KeyType::Rsa && key.bits() < options.required_rsa_bits {
-        return Err("it is shorter than RequiredRSASize");
-    }
+) -> Result<Credential, Unacceptable> {
+    let credential = Credential::accept(public, options, clock)?;
     if public.host_key.is_some_and(|claimed| claimed != host_key) {
-        return Err("it is bound to another host key");
+        return Err(Unacceptable {
+            code: "host-bound",
+            words: "it is bound to another host key",
+        });
     }
-    Ok(())
+    let Some(path) = &options.revoked_keys else {
+        return Ok(credential);
+    };
+    match trust::revokes(path, &credential) {
+        Ok(false) => Ok(credential),
+        Ok(true) => Err(Unacceptable {
+            code: "revoked",
+            words: "it is revoked",
+        }),
+        Err(why) => {
+            log::error!(
+                "RevokedKeys {}: {why}; nobody gets in by key until this is mended",
+                path.display()
+            );
+            Err(Unacceptable {
+                code: "revoked-unreadable",
+                words: "the list of revoked keys cannot be used",
+            })
+        }
+    }
 }
 
 /// What the log says of a request: method and key, and whether it was `none`.
 fn describe_request(request: &[u8]) -> ((String, String), bool) {
     match AuthRequest::decode(request).map(|decoded| decoded.method) {
         Ok(Method::PublicKey(public)) => {
-            let key = PublicKey::from_blob(public.key)
-                .map_or_else(|_| String::new(), |key| format!(": {}", describe(&key)));
+            let key = match credential::describe(public.key) {
+                text if text.is_empty() => text,
+                text => format!(": {text}"),
+            };
             ((Way::PublicKey.name().to_owned(), key), false)
         }
         Ok(Method::None) => (("none".to_owned(), String::new()), true),
@@ -479,11 +466,6 @@ fn describe_request(request: &[u8]) -> ((String, String), bool) {
         Ok(Method::Other(name)) => ((lines::user_text(name), String::new()), false),
         Err(_) => (("unknown".to_owned(), String::new()), false),
     }
-}
-
-/// As OpenSSH logs a key: `ED25519 SHA256:…`.
-fn describe(key: &PublicKey) -> String {
-    format!("{} {}", key.key_type.short_name(), key.fingerprint())
 }
 
 /// What SSH_MSG_USERAUTH_FAILURE lists.

@@ -14,6 +14,7 @@ use super::allowed::Refusal;
 use super::helpers::Helper;
 use super::ids::NetId;
 use super::keys::KeySearch;
+use super::lookup::Lookup;
 use super::methods::{Methods, Way};
 use super::permit::{Permit, Stage};
 use super::socket::{Client, Ends, host_text};
@@ -128,8 +129,12 @@ pub(super) struct Dialog {
 /// A key whose signature was verified.
 #[derive(Debug, Clone)]
 pub(super) struct AcceptedKey {
-    pub blob: Vec<u8>,
-    pub options: KeyOptions,
+    /// The key itself, also where a certificate of it was presented: no key counts twice.
+    pub key: Vec<u8>,
+    /// What was presented, for ExposeAuthInfo.
+    pub presented: Vec<u8>,
+    /// Of the key's line and of its certificate: all of them hold.
+    pub options: Vec<KeyOptions>,
     /// `ED25519 SHA256:…`, for the log.
     pub description: String,
 }
@@ -138,7 +143,7 @@ pub(super) struct AcceptedKey {
 #[derive(Debug)]
 pub(super) struct KnownKey {
     pub blob: Vec<u8>,
-    pub options: KeyOptions,
+    pub options: Vec<KeyOptions>,
     pub at: Instant,
 }
 
@@ -149,6 +154,8 @@ pub(super) struct Pending {
     /// Without passwords.
     pub request: Bytes,
     pub way: Way,
+    /// Where the key is looked for.
+    pub lookup: Option<Lookup>,
     pub step: Step,
 }
 
@@ -158,6 +165,7 @@ impl Pending {
             arrived: Instant::now(),
             request,
             way,
+            lookup: None,
             step: Step::Queued,
         }
     }
@@ -174,6 +182,7 @@ pub(super) enum Step {
         search: Box<KeySearch>,
         pipe: OwnedFd,
         timer: TimerId,
+        is_command: bool,
     },
     /// The answer is known and waits for its time.
     Answering { answer: Answer },

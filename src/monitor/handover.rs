@@ -13,7 +13,8 @@ use super::connection::{Attempt, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
-use super::policy::{self, NoPolicy};
+use super::policy;
+use super::rights::CommandsDiffer;
 use super::setup::connection_options;
 use super::timers::Deadline;
 use super::{Monitor, log as lines};
@@ -77,7 +78,7 @@ impl Monitor {
             }
             Err(why) => {
                 log::error!("a login could not be handed over: {why}");
-                self.refuse_request(key, true);
+                self.refuse_request(key, Some("hand-over"));
             }
         }
     }
@@ -92,10 +93,8 @@ impl Monitor {
         let told = Rc::clone(&connection.options);
         let attempt = connection.attempt().ok_or("it is not authenticating")?;
         let records = self.host.records(&generation.options);
-        let policy =
-            policy::build(&self.host, attempt, ends, &records).map_err(|why| match why {
-                NoPolicy::CommandsDiffer => "its keys force different commands".to_owned(),
-            })?;
+        let policy = policy::build(&self.host, attempt, ends, &records)
+            .map_err(|CommandsDiffer| "its keys force different commands".to_owned())?;
         let banner = attempt.banner.take();
         let Attempt {
             account,

@@ -1,29 +1,69 @@
-//! Having key files read: the helper's child opens them as the user, the monitor gets bytes.
+//! Having key files read and commands run: the helper's child does it with the rights of the user
+//! or of the command's, the monitor gets bytes.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use agent_helper::frame::MonitorToHelper;
-use agent_helper::wire::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Monitor;
-use super::connection::{Attempt, Connection, Phase, Step};
+use super::connection::{Connection, Phase, Step};
 use super::ids::ConnectionKey;
+use super::key_lines::Findings;
 use super::keys::{KeySearch, Progress};
 use super::poller::Source;
 use super::timers::Deadline;
 use crate::account::Account;
-use crate::limits::{KEY_CHUNK_BYTES, KEY_FILE_MAX_BYTES, KEY_READ_TIME_MS, KEY_READERS_MAX};
+use crate::limits::{
+    KEY_CHUNK_BYTES, KEY_COMMAND_TIME_MS, KEY_COMMANDS_MAX, KEY_READ_TIME_MS, KEY_READERS_MAX,
+};
 
-/// Who reads, and who waits for it.
+/// What the helper is asked for, and who looks at what comes.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub request: MonitorToHelper,
+    pub search: Box<KeySearch>,
+}
+
+impl Reading {
+    fn is_command(&self) -> bool {
+        matches!(self.request, MonitorToHelper::RunCommand { .. })
+    }
+}
+
+/// Who reads, and who waits for it. Commands may be slow, and hold up no files.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
+    files: Queue,
+    commands: Queue,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     active: usize,
-    waiting: VecDeque<(ConnectionKey, Box<KeySearch>)>,
+    waiting: VecDeque<(ConnectionKey, Reading)>,
+}
+
+impl Readers {
+    fn queue(&mut self, is_command: bool) -> &mut Queue {
+        if is_command {
+            &mut self.commands
+        } else {
+            &mut self.files
+        }
+    }
+}
+
+fn active_max(is_command: bool) -> usize {
+    if is_command {
+        KEY_COMMANDS_MAX
+    } else {
+        KEY_READERS_MAX
+    }
 }
 
 /// Turns of one pipe before others are looked at.
@@ -31,18 +71,20 @@ const CHUNKS_PER_TURN: usize = 16;
 
 impl Monitor {
     /// Starts to read, or queues: each connection has one request at a time, so the queue is bounded.
-    pub(super) fn read_keys(&mut self, key: ConnectionKey, search: KeySearch) {
-        if self.readers.active >= KEY_READERS_MAX {
-            self.readers.waiting.push_back((key, Box::new(search)));
+    pub(super) fn read_keys(&mut self, key: ConnectionKey, reading: Reading) {
+        let is_command = reading.is_command();
+        let queue = self.readers.queue(is_command);
+        if queue.active >= active_max(is_command) {
+            queue.waiting.push_back((key, reading));
             return;
         }
-        if let Err(error) = self.start_reading(key, search) {
+        if let Err(error) = self.start_reading(key, reading) {
             log::error!("key files could not be read: {error}");
-            self.refuse_request(key, true);
+            self.refuse_request(key, Some("keys-unreadable"));
         }
     }
 
-    fn start_reading(&mut self, key: ConnectionKey, search: KeySearch) -> std::io::Result<()> {
+    fn start_reading(&mut self, key: ConnectionKey, reading: Reading) -> std::io::Result<()> {
         let Some(connection) = self.connections.get_mut(&key) else {
             return Ok(());
         };
@@ -52,30 +94,29 @@ impl Monitor {
         let Some(helper) = connection.helper.as_mut() else {
             return Err(std::io::Error::other("the helper is gone"));
         };
+        let is_command = reading.is_command();
         let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         // Ours only: the reader at the other end should wait for room, not fail.
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
-        let frame = MonitorToHelper::ReadKeys {
-            identity: attempt.account.identity(attempt.groups.clone()),
-            change_identity: self.host.as_root,
-            files: key_files(attempt),
-            strict_modes: attempt.options.strict_modes,
-            limit_bytes: KEY_FILE_MAX_BYTES,
-        };
         helper
-            .send(&self.poller, key, &frame, &[writer.as_fd()])
+            .send(&self.poller, key, &reading.request, &[writer.as_fd()])
             .map_err(|error| std::io::Error::other(error.to_string()))?;
         drop(writer);
         self.poller.add(&pipe, Source::Keys(key))?;
-        let time = Duration::from_millis(KEY_READ_TIME_MS);
+        let time = Duration::from_millis(if is_command {
+            KEY_COMMAND_TIME_MS
+        } else {
+            KEY_READ_TIME_MS
+        });
         let timer = self.timers.after(time, Deadline::KeyReading(key));
         if let Some(pending) = attempt.pending.as_mut() {
             pending.step = Step::Reading {
-                search: Box::new(search),
+                search: reading.search,
                 pipe,
                 timer,
+                is_command,
             };
-            self.readers.active += 1;
+            self.readers.queue(is_command).active += 1;
         }
         Ok(())
     }
@@ -138,15 +179,14 @@ impl Monitor {
             );
         }
         if self.take_search(key).is_some() || self.forget_waiting(key) {
-            self.keys_read(key, None, &[]);
+            self.looked(key, Findings::unreadable());
         }
         self.start_waiting();
     }
 
     fn reading_done(&mut self, key: ConnectionKey) {
         if let Some(search) = self.take_search(key) {
-            let (found, reports) = search.finish();
-            self.keys_read(key, found, &reports);
+            self.looked(key, search.finish());
         }
         self.start_waiting();
     }
@@ -167,10 +207,12 @@ impl Monitor {
                 search,
                 pipe,
                 timer,
+                is_command,
             } => {
                 self.timers.cancel(Some(timer));
                 self.poller.remove(&pipe);
-                self.readers.active = self.readers.active.saturating_sub(1);
+                let queue = self.readers.queue(is_command);
+                queue.active = queue.active.saturating_sub(1);
                 Some(*search)
             }
             other => {
@@ -181,39 +223,25 @@ impl Monitor {
     }
 
     fn forget_waiting(&mut self, key: ConnectionKey) -> bool {
-        let before = self.readers.waiting.len();
-        self.readers.waiting.retain(|(waiting, _)| *waiting != key);
-        before != self.readers.waiting.len()
+        [true, false].into_iter().any(|is_command| {
+            let waiting = &mut self.readers.queue(is_command).waiting;
+            let before = waiting.len();
+            waiting.retain(|(other, _)| *other != key);
+            before != waiting.len()
+        })
     }
 
     fn start_waiting(&mut self) {
-        while self.readers.active < KEY_READERS_MAX {
-            let Some((key, search)) = self.readers.waiting.pop_front() else {
-                return;
-            };
-            self.read_keys(key, *search);
+        for is_command in [false, true] {
+            while self.readers.queue(is_command).active < active_max(is_command) {
+                let Some((key, reading)) = self.readers.queue(is_command).waiting.pop_front()
+                else {
+                    break;
+                };
+                self.read_keys(key, reading);
+            }
         }
     }
-}
-
-/// AuthorizedKeysFile with its tokens, below the home directory where relative.
-fn key_files(attempt: &Attempt) -> Vec<Bytes> {
-    attempt
-        .options
-        .authorized_keys_files
-        .iter()
-        .filter(|pattern| *pattern != "none")
-        .map(|pattern| {
-            let path = expand(pattern, &attempt.account);
-            if path.starts_with(b"/") {
-                path.into()
-            } else {
-                [attempt.account.home.as_slice(), b"/", &path]
-                    .concat()
-                    .into()
-            }
-        })
-        .collect()
 }
 
 /// The tokens that OpenSSH knows for paths: %% %h %u %U.

@@ -1,37 +1,16 @@
-//! Looking for one public key in what the key reader sends: bytes of the user, read as root.
+//! Looking through what a key reader sends: bytes of the user or of a command, read as root.
 //!
-//! Owns the form of the reader's answer and which line counts. The first line with the key whose
-//! options permit this client wins, as with OpenSSH; what is wrong with lines is reported, a bounded
-//! number of times. No system calls in here.
+//! Owns the form of the reader's answer; which line counts is [`super::key_lines`]'s. No system
+//! calls in here.
 
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
-
 use agent_helper::frame::KeyRecord;
 
-use crate::authorized_keys::{KeyLine, KeyOptions, LineError, Lines, parse_line};
-use crate::limits::{KEY_FILES_MAX_BYTES, KEY_LINE_REPORTS_MAX};
+use super::key_lines::{Findings, Judge};
+use crate::authorized_keys::Lines;
+use crate::limits::KEY_FILES_MAX_BYTES;
 use crate::logging::escape;
-use crate::pattern::{Outcome, matches_client};
-
-/// Whom a key line must permit.
-#[derive(Debug, Clone)]
-pub(super) struct Client {
-    pub address: IpAddr,
-    pub host: Option<String>,
-    /// Seconds since 1970.
-    pub now_s: i64,
-}
-
-/// The line that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub options: KeyOptions,
-    /// Index of the file in the request.
-    pub file: u32,
-    pub line: u32,
-}
 
 /// How far the search is.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,12 +25,9 @@ pub(super) enum Progress {
 /// A search under way.
 #[derive(Debug)]
 pub(super) struct KeySearch {
-    wanted: Vec<u8>,
-    client: Client,
+    judge: Judge,
     state: State,
     total_bytes: usize,
-    found: Option<Found>,
-    reports: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -81,23 +57,20 @@ struct OpenFile {
 const SENTENCE_MAX_BYTES: usize = 512;
 
 impl KeySearch {
-    pub(super) fn new(wanted: &[u8], client: Client) -> Self {
+    pub(super) fn new(judge: Judge) -> Self {
         Self {
-            wanted: wanted.to_vec(),
-            client,
+            judge,
             state: State::Header {
                 bytes: Vec::new(),
                 file: None,
             },
             total_bytes: 0,
-            found: None,
-            reports: Vec::new(),
         }
     }
 
     /// What was found, and what to log.
-    pub(super) fn finish(self) -> (Option<Found>, Vec<String>) {
-        (self.found, self.reports)
+    pub(super) fn finish(self) -> Findings {
+        self.judge.finish()
     }
 
     /// Takes the next bytes of the pipe.
@@ -141,14 +114,7 @@ impl KeySearch {
                         Some(open) if record.status == KeyRecord::CHUNK => {
                             let OpenFile { index, lines } = open;
                             lines.push(head, |number, line| {
-                                judge(
-                                    &self.wanted,
-                                    &self.client,
-                                    &mut self.found,
-                                    &mut self.reports,
-                                    (*index, number),
-                                    line,
-                                );
+                                self.judge.line(*index, number, line);
                             });
                         }
                         _ => text.extend_from_slice(head),
@@ -212,27 +178,17 @@ impl KeySearch {
             KeyRecord::CHUNK => file,
             KeyRecord::COMPLETE | KeyRecord::TRUNCATED => {
                 if record.status == KeyRecord::TRUNCATED {
-                    self.report(format!(
-                        "key file {}: only its beginning was read",
-                        record.file + 1
-                    ));
+                    self.judge
+                        .report(record.file, "only its beginning was read");
                 }
                 if let Some(open) = file {
-                    open.lines.finish(|number, line| {
-                        judge(
-                            &self.wanted,
-                            &self.client,
-                            &mut self.found,
-                            &mut self.reports,
-                            (open.index, number),
-                            line,
-                        );
-                    });
+                    open.lines
+                        .finish(|number, line| self.judge.line(open.index, number, line));
                 }
                 None
             }
             KeyRecord::REFUSED => {
-                self.report(format!("Authentication refused: {}", escape(text)));
+                self.judge.refused(record.file, &escape(text));
                 None
             }
             KeyRecord::FAILED => {
@@ -240,10 +196,7 @@ impl KeySearch {
                     .first_chunk()
                     .map_or(0, |bytes| i32::from_le_bytes(*bytes));
                 let error = std::io::Error::from_raw_os_error(errno);
-                self.report(format!(
-                    "key file {}: {error}",
-                    record.file.saturating_add(1)
-                ));
+                self.judge.unreadable(record.file, &error.to_string());
                 None
             }
             _ => None,
@@ -252,16 +205,6 @@ impl KeySearch {
             bytes: Vec::new(),
             file,
         };
-    }
-
-    fn report(&mut self, text: String) {
-        report(&mut self.reports, text);
-    }
-}
-
-fn report(reports: &mut Vec<String>, text: String) {
-    if reports.len() < KEY_LINE_REPORTS_MAX {
-        reports.push(text);
     }
 }
 
@@ -277,64 +220,13 @@ fn decode(header: &[u8]) -> KeyRecord {
     }
 }
 
-/// Looks at one line.
-fn judge(
-    wanted: &[u8],
-    client: &Client,
-    found: &mut Option<Found>,
-    reports: &mut Vec<String>,
-    (file, number): (u32, u32),
-    line: Result<&[u8], LineError>,
-) {
-    if found.is_some() {
-        return;
-    }
-    let place = || format!("key file {} line {number}", file.saturating_add(1));
-    match line.and_then(parse_line) {
-        Ok(Some(key)) if key.blob == wanted => match refusal(&key, client) {
-            None => {
-                *found = Some(Found {
-                    options: key.options,
-                    file,
-                    line: number,
-                })
-            }
-            Some(why) => report(reports, format!("{}: the key is refused: {why}", place())),
-        },
-        Ok(_) => {}
-        // A type that is not served here cannot be the wanted key: no reason to speak of it.
-        Err(LineError::UnsupportedType) => {}
-        Err(error) => report(reports, format!("{}: skipped: {error}", place())),
-    }
-}
-
-/// Why a line with the right key does not let this client in.
-fn refusal(key: &KeyLine, client: &Client) -> Option<String> {
-    let options = &key.options;
-    if !options.unimplemented.is_empty() {
-        let names = options.unimplemented.join(", ");
-        return Some(format!("its options are not implemented here: {names}"));
-    }
-    if options
-        .expires_s
-        .is_some_and(|expires_s| expires_s <= client.now_s)
-    {
-        return Some("it has expired".into());
-    }
-    let from = options.from.as_ref()?;
-    match matches_client(client.host.as_deref(), client.address, from) {
-        Ok(Outcome::Yes) => None,
-        Ok(Outcome::No | Outcome::Negated) => {
-            Some(format!("its from= does not permit {}", client.address))
-        }
-        Err(_) => Some("its from= cannot be understood".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::limits::KEY_LINE_REPORTS_MAX;
+    use crate::monitor::key_lines::{Client, Found, Wanted};
+    use crate::ssh::crypto::public_key::PublicKey;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
@@ -343,6 +235,11 @@ mod tests {
         let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
         blob.extend(0..32_u8);
         blob
+    }
+
+    fn judge() -> Judge {
+        let key = PublicKey::from_blob(&blob()).unwrap();
+        Judge::new(Wanted::Key(key), b"alice", client(), "key file")
     }
 
     fn client() -> Client {
@@ -371,7 +268,7 @@ mod tests {
     }
 
     fn search(bytes: &[u8], step: usize) -> (Progress, Option<Found>, Vec<String>) {
-        let mut search = KeySearch::new(&blob(), client());
+        let mut search = KeySearch::new(judge());
         let mut progress = Progress::More;
         for piece in bytes.chunks(step) {
             progress = search.push(piece);
@@ -379,7 +276,7 @@ mod tests {
                 break;
             }
         }
-        let (found, reports) = search.finish();
+        let Findings { found, reports, .. } = search.finish();
         (progress, found, reports)
     }
 
@@ -421,16 +318,26 @@ mod tests {
             "from=\"198.51.100.0/24\" {KEY}\nexpiry-time=\"20200101\" {KEY}\ncommand=\"id\" {KEY}\n"
         );
         let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);
-        assert_eq!(found.unwrap().options.command.unwrap(), b"id");
+        let options = found.unwrap().options;
+        assert_eq!(options[0].command.as_deref(), Some(&b"id"[..]));
         assert_eq!(reports.len(), 2);
     }
 
     #[test]
-    fn options_that_are_not_implemented_refuse_the_line_with_a_reason() {
+    fn an_authority_is_no_key_to_log_in_with() {
         let text = format!("cert-authority {KEY}\n");
         let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);
+        assert!(found.is_none() && reports.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_of_lines_about_the_key_only() {
+        let other = KEY.replace("AABAg", "AABBg");
+        let text = format!("nonsense {other}\nnonsense\nnonsense {KEY}\n");
+        let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);
         assert!(found.is_none());
-        assert!(reports[0].contains("cert-authority"), "{reports:?}");
+        assert_eq!(reports.len(), 1);
+        assert!(reports[0].contains("line 3: skipped: has an unknown option"));
     }
 
     #[test]
@@ -462,6 +369,20 @@ mod tests {
         }
         let endless = record(0, KeyRecord::CHUNK, &vec![b'#'; KEY_FILES_MAX_BYTES]);
         assert!(matches!(search(&endless, 65536).0, Progress::Broken(_)));
+    }
+
+    #[test]
+    fn what_was_found_before_a_failure_does_not_count() {
+        for failure in [
+            record(0, KeyRecord::REFUSED, b"/bin/keys failed, status 1"),
+            record(0, KeyRecord::FAILED, &5_i32.to_le_bytes()),
+        ] {
+            let chunk = record(0, KeyRecord::CHUNK, format!("{KEY}\n").as_bytes());
+            let bytes = [chunk, failure, end()].concat();
+            let (progress, found, reports) = search(&bytes, 4096);
+            assert_eq!((progress, found), (Progress::Done, None));
+            assert_eq!(reports.len(), 1);
+        }
     }
 
     #[test]

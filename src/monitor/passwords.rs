@@ -138,7 +138,7 @@ impl Monitor {
         // Nobody is asked for a new password before the old one was seen to have expired.
         let unasked = new.is_some() && !attempt.must_change;
         if too_long || unasked {
-            return self.refuse_request(key, way != Way::Nothing);
+            return self.refuse_request(key, (way != Way::Nothing).then_some("password"));
         }
         let permitted =
             attempt.account.uid != 0 || allowed::root_permitted(&attempt.options, false, way);
@@ -165,7 +165,7 @@ impl Monitor {
         }
         // Helper and the user's `net` come up meanwhile.
         if !self.ensure_helper(key) {
-            return self.refuse_request(key, way != Way::Nothing);
+            return self.refuse_request(key, (way != Way::Nothing).then_some("password"));
         }
         if let Some((uid, name)) = login {
             self.expect_user(uid, &name);
@@ -188,7 +188,7 @@ impl Monitor {
             Ok(check) => pending.step = Step::Checking { check },
             Err(error) => {
                 log::error!("a password could not be looked at: {error}");
-                self.refuse_request(key, true);
+                self.refuse_request(key, Some("password"));
             }
         }
     }
@@ -238,9 +238,9 @@ impl Monitor {
             Verdict::Matches => self.method_done(key, way, None),
             Verdict::Refused { why } => {
                 log::debug!("password of {user} refused: {}", why.kind().1);
-                self.refuse_request(key, way != Way::Nothing);
+                self.refuse_request(key, (way != Way::Nothing).then_some("password"));
             }
-            Verdict::Expired if way == Way::Nothing => self.refuse_request(key, false),
+            Verdict::Expired if way == Way::Nothing => self.refuse_request(key, None),
             Verdict::Expired => {
                 log::info!("the password of {user} from {place} has expired: asking for a new one");
                 self.ask_for_new_password(key, EXPIRED);
@@ -248,7 +248,7 @@ impl Monitor {
             Verdict::NewRefused { why } => {
                 attempt.failures += 1;
                 if attempt.failures >= attempt.options.max_auth_tries {
-                    return self.refuse_request(key, false);
+                    return self.refuse_request(key, None);
                 }
                 let why = String::from_utf8_lossy(&why).into_owned();
                 self.ask_for_new_password(key, &why);
@@ -274,7 +274,7 @@ impl Monitor {
                                 ask the administrator.\r\n";
                     attempt.banner = Some(text.into());
                 }
-                self.refuse_request(key, way != Way::Nothing);
+                self.refuse_request(key, (way != Way::Nothing).then_some("password"));
             }
         }
     }
@@ -353,7 +353,7 @@ impl Monitor {
                         },
                     );
                 }
-                _ => self.refuse_request(key, true),
+                _ => self.refuse_request(key, Some("password")),
             },
         }
     }

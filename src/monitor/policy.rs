@@ -9,12 +9,12 @@ use agent_helper::frame::Policy;
 use agent_helper::pattern::admits;
 use agent_helper::wire::{Bytes, Wire};
 
-use super::connection::{AcceptedKey, Attempt};
+use super::connection::Attempt;
 use super::host::Host;
 use super::key_reading::expand;
+use super::rights::{CommandsDiffer, Rights};
 use super::socket::{Ends, host_text};
 use crate::account::Account;
-use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
 use crate::config::options::PermitUserEnvironment;
 use crate::limits::NOLOGIN_MAX_BYTES;
@@ -25,20 +25,13 @@ use crate::ssh::crypto::hash::Hash;
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/games";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Why a login that was accepted gets no policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoPolicy {
-    /// Keys that were accepted one after the other force different commands.
-    CommandsDiffer,
-}
-
 /// Builds the policy of an attempt whose methods are complete.
 pub(super) fn build(
     host: &Host,
     attempt: &Attempt,
     ends: Ends,
     records: &Records,
-) -> Result<Policy, NoPolicy> {
+) -> Result<Policy, CommandsDiffer> {
     let account = &attempt.account;
     let options = &attempt.options;
     let rights = Rights::of(&attempt.accepted)?;
@@ -101,45 +94,6 @@ pub(super) fn build(
             .map(|path| expand(path, account).into()),
         quiet_login: false,
     })
-}
-
-/// What all accepted keys together permit: the intersection.
-struct Rights {
-    command: Option<Vec<u8>>,
-    environment: Vec<(Vec<u8>, Vec<u8>)>,
-    permit_pty: bool,
-    permit_user_rc: bool,
-}
-
-impl Rights {
-    fn of(accepted: &[AcceptedKey]) -> Result<Self, NoPolicy> {
-        let mut rights = Self {
-            command: None,
-            environment: Vec::new(),
-            permit_pty: true,
-            permit_user_rc: true,
-        };
-        for AcceptedKey { options, .. } in accepted {
-            rights.narrow(options)?;
-        }
-        Ok(rights)
-    }
-
-    fn narrow(&mut self, options: &KeyOptions) -> Result<(), NoPolicy> {
-        match (&self.command, &options.command) {
-            (Some(one), Some(other)) if one != other => return Err(NoPolicy::CommandsDiffer),
-            (None, Some(command)) => self.command = Some(command.clone()),
-            _ => {}
-        }
-        for (name, value) in &options.environment {
-            if !self.environment.iter().any(|(known, _)| known == name) {
-                self.environment.push((name.clone(), value.clone()));
-            }
-        }
-        self.permit_pty &= options.permit_pty;
-        self.permit_user_rc &= options.permit_user_rc;
-        Ok(())
-    }
 }
 
 /// ForceCommand of the configuration wins over the key's (sshd_config(5)).
@@ -247,57 +201,6 @@ pub(super) fn rights_digest(policy: &Policy) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn key(options: KeyOptions) -> AcceptedKey {
-        AcceptedKey {
-            blob: Vec::new(),
-            options,
-            description: String::new(),
-        }
-    }
-
-    fn open() -> KeyOptions {
-        KeyOptions {
-            command: None,
-            environment: Vec::new(),
-            from: None,
-            expires_s: None,
-            permit_pty: true,
-            permit_user_rc: true,
-            permit_port_forwarding: true,
-            permit_agent_forwarding: true,
-            permit_x11_forwarding: true,
-            unimplemented: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn several_keys_permit_only_what_all_of_them_do() {
-        let forced = KeyOptions {
-            command: Some(b"id".to_vec()),
-            permit_pty: false,
-            ..open()
-        };
-        let quiet = KeyOptions {
-            permit_user_rc: false,
-            ..open()
-        };
-        let rights = Rights::of(&[key(forced), key(quiet)]).unwrap();
-        assert_eq!(rights.command.unwrap(), b"id");
-        assert!(!rights.permit_pty && !rights.permit_user_rc);
-    }
-
-    #[test]
-    fn keys_that_force_different_commands_permit_nothing() {
-        let with = |command: &[u8]| {
-            key(KeyOptions {
-                command: Some(command.to_vec()),
-                ..open()
-            })
-        };
-        assert!(Rights::of(&[with(b"id"), with(b"id")]).is_ok());
-        assert!(Rights::of(&[with(b"id"), with(b"ls")]).is_err());
-    }
 
     #[test]
     fn logins_with_the_same_rights_share_a_digest() {

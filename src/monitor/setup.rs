@@ -9,6 +9,7 @@ use crate::frames::{ConnectionOptions, HostKeyPublic};
 use crate::host_keys::HostKey;
 use crate::limits::CHANNELS_PER_CONNECTION_MAX;
 use crate::ssh::Setup;
+use crate::ssh::crypto::public_key::KeyType;
 
 /// The part of the configuration that a connection's thread works by.
 pub(super) fn connection_options(
@@ -22,7 +23,7 @@ pub(super) fn connection_options(
             host_keys: public_keys(&options.host_key_algorithms, host_keys),
             ciphers: bytes(&options.ciphers),
             macs: bytes(&options.macs),
-            signature_algorithms: bytes(&options.pubkey_accepted_algorithms),
+            signature_algorithms: signature_algorithms(&options.pubkey_accepted_algorithms),
             rekey_bytes: options.rekey_bytes,
             rekey_s: options.rekey_s,
             max_channels: CHANNELS_PER_CONNECTION_MAX,
@@ -67,32 +68,57 @@ fn bytes(names: &[String]) -> Vec<Bytes> {
     names.iter().map(|name| name.as_str().into()).collect()
 }
 
-/// The public halves in the order of HostKeyAlgorithms, each with the algorithms that are listed.
+/// What `server-sig-algs` announces: how clients may sign, with a key or for its certificate.
+fn signature_algorithms(accepted: &[String]) -> Vec<Bytes> {
+    let mut algorithms: Vec<Bytes> = Vec::new();
+    for name in accepted {
+        let mut types = KeyType::ALL.into_iter();
+        let plain = types.find_map(|key_type| key_type.signs_for(name.as_bytes()));
+        let plain = Bytes::from(plain.unwrap_or(name));
+        if !algorithms.contains(&plain) {
+            algorithms.push(plain);
+        }
+    }
+    algorithms
+}
+
+/// The public halves and their certificates in the order of HostKeyAlgorithms, each with the
+/// algorithms that are listed.
 fn public_keys(wanted: &[String], host_keys: &[Arc<HostKey>]) -> Vec<HostKeyPublic> {
-    let mut keys: Vec<(usize, HostKeyPublic)> = host_keys
-        .iter()
-        .filter_map(|key| {
-            let public = key.private.public();
-            let served = public.key_type.algorithms();
-            let listed: Vec<(usize, &str)> = wanted
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| served.contains(&name.as_str()))
-                .map(|(place, name)| (place, name.as_str()))
-                .collect();
-            let first = listed.first()?.0;
-            let algorithms = listed.into_iter().map(|(_, name)| name.into()).collect();
-            Some((
-                first,
-                HostKeyPublic {
-                    blob: public.blob.clone().into(),
-                    algorithms,
-                },
-            ))
-        })
-        .collect();
+    let mut keys: Vec<(usize, HostKeyPublic)> = Vec::new();
+    for key in host_keys {
+        let public = key.private.public();
+        let key_type = public.key_type;
+        keys.extend(offer(&public.blob, key_type.algorithms(), wanted));
+        if let Some(certificate) = &key.certificate {
+            keys.extend(offer(
+                certificate,
+                key_type.certificate_algorithms(),
+                wanted,
+            ));
+        }
+    }
     keys.sort_by_key(|(first, _)| *first);
     keys.into_iter().map(|(_, key)| key).collect()
+}
+
+/// A blob with those of its algorithms that are wanted, and the place of the first of them.
+fn offer(
+    blob: &[u8],
+    served: impl Iterator<Item = &'static str> + Clone,
+    wanted: &[String],
+) -> Option<(usize, HostKeyPublic)> {
+    let mut listed = wanted
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| served.clone().any(|known| known == name.as_str()))
+        .peekable();
+    let (first, _) = *listed.peek()?;
+    let key = HostKeyPublic {
+        blob: blob.to_vec().into(),
+        algorithms: listed.map(|(_, name)| name.as_str().into()).collect(),
+    };
+    Some((first, key))
 }
 
 #[cfg(test)]
@@ -105,6 +131,20 @@ mod tests {
         assert!(version_line("").starts_with(b"SSH-2.0-agent_"));
         assert!(version_line("Debian\r\nevil").ends_with(b" Debianevil"));
         assert_eq!(version_line(&"x".repeat(1000)).len(), 253);
+    }
+
+    #[test]
+    fn how_to_sign_is_announced_once_for_keys_and_certificates() {
+        let accepted = [
+            "rsa-sha2-256-cert-v01@openssh.com",
+            "ssh-ed25519",
+            "ssh-ed25519-cert-v01@openssh.com",
+            "sk-ssh-ed25519-cert-v01@openssh.com",
+        ]
+        .map(str::to_owned);
+        let announced = signature_algorithms(&accepted);
+        let wanted = ["rsa-sha2-256", "ssh-ed25519", "sk-ssh-ed25519@openssh.com"];
+        assert_eq!(announced, wanted.map(Bytes::from));
     }
 
     #[test]

@@ -46,19 +46,21 @@ impl Monitor {
             return;
         };
         let cookie = connection.cookie.take();
-        let (host_key, exchange_hash) = match check(connection, cookie, exchange) {
+        let (host_key, offered, exchange_hash) = match check(connection, cookie, exchange) {
             Ok(checked) => checked,
             Err(why) => return self.attack(key, why),
         };
         if connection.session_id.is_empty() {
             connection.session_id.clone_from(&exchange_hash);
-            connection
-                .host_key
-                .clone_from(&host_key.private.public().blob);
+            connection.host_key = offered;
             connection.permit.enter(Stage::Exchanged);
         }
-        let algorithm = &exchange.host_key_algorithm;
-        if host_key.private.public().key_type == KeyType::Rsa {
+        let key_type = host_key.private.public().key_type;
+        let algorithm: &[u8] = match key_type.signs_for(&exchange.host_key_algorithm) {
+            Some(plain) => plain.as_bytes(),
+            None => &exchange.host_key_algorithm,
+        };
+        if key_type == KeyType::Rsa {
             connection.signing = true;
             let job = Job {
                 connection: key,
@@ -100,12 +102,13 @@ impl Monitor {
     }
 }
 
-/// Judges a request; gives the key and the hash that it is to sign.
+/// Judges a request; gives the key, K_S as it was offered (the key's blob or its certificate), and the
+/// hash that it is to sign.
 fn check(
     connection: &Connection,
     cookie: Option<[u8; 16]>,
     exchange: &Exchange,
-) -> Result<(Arc<HostKey>, Vec<u8>), &'static str> {
+) -> Result<(Arc<HostKey>, Vec<u8>, Vec<u8>), &'static str> {
     let cookie = cookie.ok_or("an exchange without a cookie to its name")?;
     check_sizes(exchange)?;
     let kexinit = &exchange.server_kexinit;
@@ -126,12 +129,15 @@ fn check(
         .generation
         .host_keys
         .iter()
-        .find(|key| key.private.public().blob == offered.blob.0)
+        .find(|key| {
+            key.private.public().blob == offered.blob.0
+                || key.certificate.as_ref() == Some(&offered.blob.0)
+        })
         .ok_or("an exchange with a host key that is not ours")?;
     let hash = kex
         .hash()
         .exchange(exchange, &offered.blob, &setup.server_version);
-    Ok((Arc::clone(host_key), hash))
+    Ok((Arc::clone(host_key), offered.blob.to_vec(), hash))
 }
 
 fn check_sizes(exchange: &Exchange) -> Result<(), &'static str> {

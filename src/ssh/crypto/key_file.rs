@@ -232,6 +232,8 @@ fn openssh_secret<'a>(reader: &mut Reader<'a>) -> Result<Secret<'a>, KeyFileErro
                 q_inverse,
             }))
         }
+        // Security keys keep theirs to themselves.
+        KeyType::SkEd25519 | KeyType::SkEcdsaP256 => Err(KeyFileError::Unsupported),
     }
 }
 
@@ -375,7 +377,7 @@ pub fn curve_name(key_type: KeyType) -> &'static [u8] {
     match key_type {
         KeyType::EcdsaP256 => b"nistp256",
         KeyType::EcdsaP384 => b"nistp384",
-        KeyType::Ed25519 | KeyType::Rsa => b"",
+        _ => b"",
     }
 }
 

@@ -2,14 +2,17 @@
 //! instantiates for it. Primitives are theirs; how SSH puts them together is here.
 
 pub mod base64;
+pub mod certificate;
 pub mod cipher;
 mod der;
 pub mod hash;
 pub mod kex;
 mod key_file;
+mod key_type;
 pub mod password;
 pub mod private_key;
 pub mod public_key;
+pub mod revocation_list;
 mod suite;
 
 /// Why a cryptographic operation gave nothing. Deliberately says no more.

@@ -68,7 +68,7 @@ impl PrivateKey {
             }
             KeyType::EcdsaP256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
             KeyType::EcdsaP384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
-            KeyType::Rsa => return Err(CryptoError::Unsupported),
+            _ => return Err(CryptoError::Unsupported),
         };
         let document =
             EcdsaKeyPair::generate_pkcs8(curve, &random.source).map_err(|_| CryptoError::Random)?;
@@ -99,7 +99,6 @@ impl PrivateKey {
             .public
             .key_type
             .algorithms()
-            .iter()
             .any(|known| known.as_bytes() == algorithm)
         {
             return Err(CryptoError::Unsupported);
@@ -173,7 +172,7 @@ fn ecdsa(secret: &EcdsaSecret<'_>, random: &Random) -> Result<Parts, KeyFileErro
     let (curve, scalar_bytes): (&'static EcdsaSigningAlgorithm, usize) = match secret.key_type {
         KeyType::EcdsaP256 => (&ECDSA_P256_SHA256_FIXED_SIGNING, 32),
         KeyType::EcdsaP384 => (&ECDSA_P384_SHA384_FIXED_SIGNING, 48),
-        KeyType::Ed25519 | KeyType::Rsa => return Err(KeyFileError::Malformed),
+        _ => return Err(KeyFileError::Malformed),
     };
     let mut scalar = Zeroizing::new(vec![0; scalar_bytes]);
     let start = secret

@@ -1,7 +1,7 @@
 //! Public keys of users and hosts: blobs, names, signatures over data.
 //!
 //! Sources: RFC 4253 section 6.6, RFC 5656 section 3.1, RFC 8332 (RSA with SHA-2), RFC 8709
-//! (Ed25519). Everything here reads bytes of strangers.
+//! (Ed25519), OpenSSH PROTOCOL.u2f (security keys). Everything here reads bytes of strangers.
 
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519,
@@ -10,18 +10,10 @@ use ring::signature::{
 };
 
 use super::hash::Hash;
+pub use super::key_type::KeyType;
 use super::{CryptoError, base64};
 use crate::ssh::ProtocolError;
-use crate::ssh::wire::Reader;
-
-/// A key type by the name in its blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyType {
-    Ed25519,
-    EcdsaP256,
-    EcdsaP384,
-    Rsa,
-}
+use crate::ssh::wire::{Reader, Writer};
 
 /// A parsed public key blob (RFC 4253 section 6.6, RFC 5656, RFC 8709).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +22,15 @@ pub struct PublicKey {
     pub key_type: KeyType,
     /// The whole blob.
     pub blob: Vec<u8>,
+}
+
+/// What a security key says of its user along with a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// Somebody touched it.
+    pub touched: bool,
+    /// It knows who: by PIN or finger.
+    pub verified: bool,
 }
 
 impl PublicKey {
@@ -49,59 +50,55 @@ impl PublicKey {
         match Material::parse(&self.blob) {
             Ok((_, Material::Rsa { modulus, .. })) => bit_length(modulus),
             _ => match self.key_type {
-                KeyType::Ed25519 | KeyType::EcdsaP256 => 256,
                 KeyType::EcdsaP384 => 384,
                 KeyType::Rsa => 0,
+                _ => 256,
             },
         }
     }
 
     /// Verifies a signature blob (string algorithm, string signature) made with `algorithm`; the
     /// algorithm named in the blob must be the same and fit the key. SHA-1 `ssh-rsa` is
-    /// unsupported.
+    /// unsupported. A security key's signature says more, which is the caller's to judge.
     pub fn verify(
         &self,
         algorithm: &[u8],
         data: &[u8],
         signature: &[u8],
-    ) -> Result<(), CryptoError> {
+    ) -> Result<Option<Presence>, CryptoError> {
         let (key_type, material) = Material::parse(&self.blob)?;
         if !key_type
             .algorithms()
-            .iter()
             .any(|known| known.as_bytes() == algorithm)
         {
             return Err(CryptoError::Unsupported);
         }
         let mut reader = Reader::new(signature);
         let named = reader.string("signature algorithm").map_err(malformed)?;
-        let signature = reader.string("signature").map_err(malformed)?;
-        if !reader.is_empty() {
-            return Err(CryptoError::Malformed);
-        }
         if named != algorithm {
             return Err(CryptoError::Mismatch);
         }
-        match material {
-            Material::Ed25519(key) => check(&ED25519, key, data, signature),
-            Material::EcdsaP256(point) => {
-                let signature = ecdsa_fixed::<32>(signature)?.concat();
-                check(&ECDSA_P256_SHA256_FIXED, point, data, &signature)
+        let signature = reader.string("signature").map_err(malformed)?;
+        let device = if key_type.is_security_key() {
+            let flags = reader.u8("flags").map_err(malformed)?;
+            Some((flags, reader.u32("counter").map_err(malformed)?))
+        } else {
+            None
+        };
+        if !reader.is_empty() {
+            return Err(CryptoError::Malformed);
+        }
+        match (material, device) {
+            (Material::Sk { application, inner }, Some((flags, counter))) => {
+                let data = signed_by_device(application, flags, counter, data);
+                inner.verify(algorithm, &data, signature)?;
+                Ok(Some(Presence {
+                    touched: flags & 0x01 != 0,
+                    verified: flags & 0x04 != 0,
+                }))
             }
-            Material::EcdsaP384(point) => {
-                let signature = ecdsa_fixed::<48>(signature)?.concat();
-                check(&ECDSA_P384_SHA384_FIXED, point, data, &signature)
-            }
-            Material::Rsa { exponent, modulus } => {
-                let parameters = rsa_parameters(algorithm).ok_or(CryptoError::Unsupported)?;
-                let signature = rsa_padded(signature, modulus.len())?;
-                RsaPublicKeyComponents {
-                    n: modulus,
-                    e: exponent,
-                }
-                .verify(parameters, data, &signature)
-                .map_err(|_| CryptoError::Mismatch)
-            }
+            (material, None) => material.verify(algorithm, data, signature).map(|()| None),
+            (_, Some(_)) => Err(CryptoError::Unsupported),
         }
     }
 
@@ -111,46 +108,6 @@ impl PublicKey {
             "SHA256:{}",
             base64::encode_unpadded(&Hash::Sha256.digest(&self.blob))
         )
-    }
-}
-
-impl KeyType {
-    pub const ALL: [Self; 4] = [Self::Ed25519, Self::EcdsaP256, Self::EcdsaP384, Self::Rsa];
-
-    /// As in the blob and in key files: `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa` …
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ed25519 => "ssh-ed25519",
-            Self::EcdsaP256 => "ecdsa-sha2-nistp256",
-            Self::EcdsaP384 => "ecdsa-sha2-nistp384",
-            Self::Rsa => "ssh-rsa",
-        }
-    }
-
-    pub fn by_name(name: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|key_type| key_type.name().as_bytes() == name)
-    }
-
-    /// As OpenSSH's log lines say it: ED25519, ECDSA, RSA.
-    pub fn short_name(self) -> &'static str {
-        match self {
-            Self::Ed25519 => "ED25519",
-            Self::EcdsaP256 | Self::EcdsaP384 => "ECDSA",
-            Self::Rsa => "RSA",
-        }
-    }
-
-    /// Signature algorithms for this type, in order of preference: RSA gives rsa-sha2-512,
-    /// rsa-sha2-256.
-    pub fn algorithms(self) -> &'static [&'static str] {
-        match self {
-            Self::Ed25519 => &["ssh-ed25519"],
-            Self::EcdsaP256 => &["ecdsa-sha2-nistp256"],
-            Self::EcdsaP384 => &["ecdsa-sha2-nistp384"],
-            Self::Rsa => &["rsa-sha2-512", "rsa-sha2-256"],
-        }
     }
 }
 
@@ -165,6 +122,11 @@ enum Material<'a> {
         exponent: &'a [u8],
         modulus: &'a [u8],
     },
+    /// A key in a device, and what the device binds it to.
+    Sk {
+        application: &'a [u8],
+        inner: Box<Material<'a>>,
+    },
 }
 
 impl<'a> Material<'a> {
@@ -172,19 +134,86 @@ impl<'a> Material<'a> {
         let mut reader = Reader::new(blob);
         let name = reader.string("key type").map_err(malformed)?;
         let key_type = KeyType::by_name(name).ok_or(CryptoError::Unsupported)?;
-        let material = match key_type {
-            KeyType::Ed25519 => match reader.string("public key").map_err(malformed)? {
-                key if key.len() == 32 => Self::Ed25519(key),
-                _ => return Err(CryptoError::Malformed),
-            },
-            KeyType::EcdsaP256 => Self::EcdsaP256(point(&mut reader, b"nistp256", 65)?),
-            KeyType::EcdsaP384 => Self::EcdsaP384(point(&mut reader, b"nistp384", 97)?),
-            KeyType::Rsa => rsa(&mut reader)?,
-        };
+        let material = Self::fields(key_type, &mut reader)?;
         if !reader.is_empty() {
             return Err(CryptoError::Malformed);
         }
         Ok((key_type, material))
+    }
+
+    /// The fields behind the type, which a certificate has too.
+    fn fields(key_type: KeyType, reader: &mut Reader<'a>) -> Result<Self, CryptoError> {
+        Ok(match key_type {
+            KeyType::Ed25519 => Self::Ed25519(ed25519(reader)?),
+            KeyType::EcdsaP256 => Self::EcdsaP256(point(reader, b"nistp256", 65)?),
+            KeyType::EcdsaP384 => Self::EcdsaP384(point(reader, b"nistp384", 97)?),
+            KeyType::Rsa => rsa(reader)?,
+            KeyType::SkEd25519 | KeyType::SkEcdsaP256 => {
+                let inner = Box::new(if key_type == KeyType::SkEd25519 {
+                    Self::Ed25519(ed25519(reader)?)
+                } else {
+                    Self::EcdsaP256(point(reader, b"nistp256", 65)?)
+                });
+                let application = reader.string("application").map_err(malformed)?;
+                Self::Sk { application, inner }
+            }
+        })
+    }
+
+    fn verify(&self, algorithm: &[u8], data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        match *self {
+            Self::Ed25519(key) => check(&ED25519, key, data, signature),
+            Self::EcdsaP256(point) => {
+                let signature = ecdsa_fixed::<32>(signature)?.concat();
+                check(&ECDSA_P256_SHA256_FIXED, point, data, &signature)
+            }
+            Self::EcdsaP384(point) => {
+                let signature = ecdsa_fixed::<48>(signature)?.concat();
+                check(&ECDSA_P384_SHA384_FIXED, point, data, &signature)
+            }
+            Self::Rsa { exponent, modulus } => {
+                let parameters = rsa_parameters(algorithm).ok_or(CryptoError::Unsupported)?;
+                let signature = rsa_padded(signature, modulus.len())?;
+                RsaPublicKeyComponents {
+                    n: modulus,
+                    e: exponent,
+                }
+                .verify(parameters, data, &signature)
+                .map_err(|_| CryptoError::Mismatch)
+            }
+            Self::Sk { .. } => Err(CryptoError::Unsupported),
+        }
+    }
+}
+
+/// Takes the fields of a key off the front of `reader`; gives the key's own blob.
+pub(super) fn take_key(
+    key_type: KeyType,
+    reader: &mut Reader<'_>,
+) -> Result<PublicKey, CryptoError> {
+    let before = reader.clone().rest();
+    Material::fields(key_type, reader)?;
+    let taken = before.len() - reader.clone().rest().len();
+    let mut blob = Vec::with_capacity(4 + key_type.name().len() + taken);
+    blob.put_string(key_type.name().as_bytes());
+    blob.put_bytes(before.get(..taken).unwrap_or_default());
+    Ok(PublicKey { key_type, blob })
+}
+
+/// What a device signs instead of `data` (PROTOCOL.u2f, "SSH U2F signatures").
+fn signed_by_device(application: &[u8], flags: u8, counter: u32, data: &[u8]) -> Vec<u8> {
+    let mut signed = Vec::with_capacity(2 * 32 + 5);
+    signed.put_bytes(&Hash::Sha256.digest(application));
+    signed.put_u8(flags);
+    signed.put_u32(counter);
+    signed.put_bytes(&Hash::Sha256.digest(data));
+    signed
+}
+
+fn ed25519<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CryptoError> {
+    match reader.string("public key").map_err(malformed)? {
+        key if key.len() == 32 => Ok(key),
+        _ => Err(CryptoError::Malformed),
     }
 }
 
@@ -284,6 +313,6 @@ fn rsa_parameters(algorithm: &[u8]) -> Option<&'static RsaParameters> {
     }
 }
 
-fn malformed(_: ProtocolError) -> CryptoError {
+pub(super) fn malformed(_: ProtocolError) -> CryptoError {
     CryptoError::Malformed
 }

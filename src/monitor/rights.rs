@@ -1,0 +1,140 @@
+//! What all accepted keys and certificates together permit: the intersection.
+
+use super::connection::AcceptedKey;
+use crate::authorized_keys::KeyOptions;
+
+/// Keys that were accepted one after the other force different commands: nothing is permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CommandsDiffer;
+
+/// The rights of a login, before the configuration narrows them further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the rights of the format"
+)]
+pub(super) struct Rights {
+    pub command: Option<Vec<u8>>,
+    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
+    pub permit_pty: bool,
+    pub permit_user_rc: bool,
+    pub permit_port_forwarding: bool,
+    pub permit_agent_forwarding: bool,
+    pub permit_x11_forwarding: bool,
+    /// Lists of `HOST:PORT`: a target must be in each of them. No list: no limit.
+    pub permit_open: Vec<Vec<Vec<u8>>>,
+    /// The same for listening.
+    pub permit_listen: Vec<Vec<Vec<u8>>>,
+}
+
+impl Rights {
+    pub(super) fn of(accepted: &[AcceptedKey]) -> Result<Self, CommandsDiffer> {
+        let mut rights = Self {
+            command: None,
+            environment: Vec::new(),
+            permit_pty: true,
+            permit_user_rc: true,
+            permit_port_forwarding: true,
+            permit_agent_forwarding: true,
+            permit_x11_forwarding: true,
+            permit_open: Vec::new(),
+            permit_listen: Vec::new(),
+        };
+        for options in accepted.iter().flat_map(|key| &key.options) {
+            rights.narrow(options)?;
+        }
+        Ok(rights)
+    }
+
+    fn narrow(&mut self, options: &KeyOptions) -> Result<(), CommandsDiffer> {
+        match (&self.command, &options.command) {
+            (Some(one), Some(other)) if one != other => return Err(CommandsDiffer),
+            (None, Some(command)) => self.command = Some(command.clone()),
+            _ => {}
+        }
+        for (name, value) in &options.environment {
+            if !self.environment.iter().any(|(known, _)| known == name) {
+                self.environment.push((name.clone(), value.clone()));
+            }
+        }
+        self.permit_pty &= options.permit_pty;
+        self.permit_user_rc &= options.permit_user_rc;
+        self.permit_port_forwarding &= options.permit_port_forwarding;
+        self.permit_agent_forwarding &= options.permit_agent_forwarding;
+        self.permit_x11_forwarding &= options.permit_x11_forwarding;
+        for (lists, targets) in [
+            (&mut self.permit_open, &options.permit_open),
+            (&mut self.permit_listen, &options.permit_listen),
+        ] {
+            if !targets.is_empty() {
+                lists.push(targets.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn key(options: Vec<KeyOptions>) -> AcceptedKey {
+        AcceptedKey {
+            key: Vec::new(),
+            presented: Vec::new(),
+            options,
+            description: String::new(),
+        }
+    }
+
+    fn with_command(command: &[u8]) -> KeyOptions {
+        KeyOptions {
+            command: Some(command.to_vec()),
+            ..KeyOptions::default()
+        }
+    }
+
+    #[test]
+    fn several_keys_permit_only_what_all_of_them_do() {
+        let forced = KeyOptions {
+            permit_pty: false,
+            permit_open: vec![b"a:1".to_vec()],
+            ..with_command(b"id")
+        };
+        let quiet = KeyOptions {
+            permit_user_rc: false,
+            permit_open: vec![b"b:2".to_vec()],
+            ..KeyOptions::default()
+        };
+        let rights = Rights::of(&[key(vec![forced]), key(vec![quiet])]).unwrap();
+        assert_eq!(rights.command.unwrap(), b"id");
+        assert!(!rights.permit_pty && !rights.permit_user_rc);
+        assert!(rights.permit_port_forwarding && rights.permit_agent_forwarding);
+        assert_eq!(rights.permit_open.len(), 2, "a target must be in both");
+        assert!(rights.permit_listen.is_empty());
+    }
+
+    #[test]
+    fn a_certificate_narrows_its_line() {
+        let line = KeyOptions {
+            permit_x11_forwarding: false,
+            ..KeyOptions::default()
+        };
+        let certificate = KeyOptions {
+            permit_pty: true,
+            permit_x11_forwarding: true,
+            ..KeyOptions::none()
+        };
+        let rights = Rights::of(&[key(vec![line, certificate])]).unwrap();
+        assert!(rights.permit_pty && !rights.permit_x11_forwarding);
+        assert!(!rights.permit_user_rc && !rights.permit_port_forwarding);
+    }
+
+    #[test]
+    fn keys_that_force_different_commands_permit_nothing() {
+        let one = || key(vec![with_command(b"id")]);
+        assert!(Rights::of(&[one(), one()]).is_ok());
+        assert!(Rights::of(&[one(), key(vec![with_command(b"ls")])]).is_err());
+    }
+}

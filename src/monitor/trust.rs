@@ -1,0 +1,145 @@
+//! Lists of keys that the administrator keeps: TrustedUserCAKeys and RevokedKeys.
+//!
+//! Read anew for each login, so that a change holds at once, as with sshd. The paths are the
+//! configuration's, never a user's.
+
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::credential::Credential;
+use crate::authorized_keys::{KeyOptions, LineError, Lines, key_of_line, names_key, parse_line};
+use crate::limits::{AUTHORITIES_MAX_BYTES, REVOKED_KEYS_MAX_BYTES};
+use crate::ssh::crypto::base64;
+use crate::ssh::crypto::public_key::PublicKey;
+use crate::ssh::crypto::revocation_list::{self, Subject};
+
+/// Whether the file lists `key`, without options.
+///
+/// # Errors
+///
+/// Why it cannot be read.
+pub(super) fn lists(path: &Path, key: &PublicKey) -> Result<bool, String> {
+    let content = read_whole(path, AUTHORITIES_MAX_BYTES)?;
+    let text = base64::encode(&key.blob);
+    let mut listed = false;
+    each_line(&content, |_, line| {
+        let Ok(line) = line else { return };
+        if names_key(line, key.key_type, text.as_bytes())
+            && let Ok(Some(found)) = parse_line(line)
+        {
+            listed |= found.blob == key.blob && found.options == KeyOptions::default();
+        }
+    });
+    Ok(listed)
+}
+
+/// Whether RevokedKeys revokes the credential: its key, its authority, or the certificate.
+///
+/// # Errors
+///
+/// Why the file cannot be read or understood: what it would have revoked is not known then, and
+/// nothing may be accepted.
+pub(super) fn revokes(path: &Path, credential: &Credential) -> Result<bool, String> {
+    let content = read_whole(path, REVOKED_KEYS_MAX_BYTES)?;
+    if !revocation_list::is_one(&content) {
+        return plain_list_revokes(&content, credential);
+    }
+    let subject = match credential {
+        Credential::Key(key) => Subject::key(key),
+        Credential::Certificate(certified) => Subject::certificate(&certified.certificate),
+    };
+    revocation_list::revokes(&content, &subject).map_err(|error| error.to_string())
+}
+
+/// A list of public keys, one a line.
+fn plain_list_revokes(content: &[u8], credential: &Credential) -> Result<bool, String> {
+    let mut revoked = false;
+    let mut broken = None;
+    each_line(content, |number, line| {
+        match line.and_then(key_of_line) {
+            Ok(Some(key)) => {
+                revoked |= key == *credential.key();
+                if let Credential::Certificate(certified) = credential {
+                    revoked |= key == certified.certificate.authority;
+                }
+            }
+            // Of a type that nobody can log in with here.
+            Ok(None) | Err(LineError::UnsupportedType) => {}
+            Err(error) => {
+                broken.get_or_insert_with(|| format!("line {number}: {error}"));
+            }
+        }
+    });
+    match broken {
+        Some(why) => Err(why),
+        None => Ok(revoked),
+    }
+}
+
+fn each_line(content: &[u8], mut each: impl FnMut(u32, Result<&[u8], LineError>)) {
+    let mut lines = Lines::new();
+    lines.push(content, &mut each);
+    lines.finish(&mut each);
+}
+
+/// A regular file of the administrator, whole.
+fn read_whole(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, String> {
+    let cannot = |error: std::io::Error| format!("it cannot be read ({error})");
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(cannot)?;
+    let found = file.metadata().map_err(cannot)?;
+    if !found.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if found.len() > limit_bytes {
+        return Err(format!("it is larger than {limit_bytes} bytes"));
+    }
+    let mut content = Vec::new();
+    file.take(limit_bytes)
+        .read_to_end(&mut content)
+        .map_err(cannot)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const OTHER: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqvg7yqKq1cL0bCw5T7yJ5zXyH0GZQyYw0n1xkYb0sM";
+
+    fn key(line: &str) -> PublicKey {
+        key_of_line(line.as_bytes()).unwrap().unwrap()
+    }
+
+    fn plain(content: &str) -> Result<bool, String> {
+        plain_list_revokes(content.as_bytes(), &Credential::Key(key(KEY)))
+    }
+
+    #[test]
+    fn a_plain_list_revokes_the_keys_in_it() {
+        assert_eq!(plain(""), Ok(false));
+        assert_eq!(plain(&format!("# nothing\n\n{OTHER} c\n")), Ok(false));
+        assert_eq!(plain(&format!("{OTHER}\n{KEY} comment\n")), Ok(true));
+        assert_eq!(plain(&format!("ssh-dss AAAA\n{KEY}")), Ok(true));
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_understood_revokes_everything() {
+        for bad in ["nonsense", "ssh-ed25519", "ssh-ed25519 AAAA", "\0"] {
+            assert!(plain(&format!("{OTHER}\n{bad}\n")).is_err(), "{bad:?}");
+        }
+        assert!(plain(&"x".repeat(9000)).is_err());
+        let absent = Path::new("/nonexistent/revoked");
+        assert!(revokes(absent, &Credential::Key(key(KEY))).is_err());
+        assert!(revokes(Path::new("/"), &Credential::Key(key(KEY))).is_err());
+        assert!(revokes(Path::new("/dev/null"), &Credential::Key(key(KEY))).is_err());
+    }
+}
