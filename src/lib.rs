@@ -22,6 +22,7 @@ pub mod notify;
 pub mod password;
 pub mod pattern;
 pub mod records;
+pub mod resolve;
 pub mod ssh;
 pub mod trusted_path;
 

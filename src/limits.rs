@@ -186,8 +186,33 @@ pub const ENVIRONMENT_MAX_BYTES: usize = 128 * 1024;
 /// Answers that one channel may wait for.
 pub const CHANNEL_ANSWERS_MAX: usize = 128;
 
-/// Our receive window of a session in bytes (OpenSSH's): 2 MiB at 50 ms is 40 MB/s.
-pub const SESSION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Our receive window of a channel in bytes (OpenSSH's): 2 MiB at 50 ms is 40 MB/s. What a program
+/// or a far end does not take waits here in full.
+pub const FORWARD_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Channels that get the whole window; further ones of the connection get a narrow one.
+pub const WIDE_CHANNELS: usize = 16;
+/// A window that is enough on a local network. With [`CHANNELS_PER_CONNECTION_MAX`] it holds what
+/// one connection can leave here untaken below 100 MiB.
+pub const NARROW_WINDOW_BYTES: u32 = 64 * 1024;
+/// Names that one resolver looks up at once; each holds a thread until servers answered.
+pub const LOOKUPS_AT_ONCE: usize = 8;
+/// Stack of such a thread: getaddrinfo of both C libraries keeps some tens of KiB on it.
+pub const LOOKUP_STACK_BYTES: usize = 256 * 1024;
+/// A resolver without names ends after this time: a browser behind `ssh -D` asks more often.
+pub const RESOLVER_LIFETIME_S: i64 = 60;
+/// Resolvers started for one connection in a burst, and per second in the long run: one that lives
+/// is used again, so more than a few have ended before their time.
+pub const RESOLVERS_BURST: u32 = 5;
+pub const RESOLVERS_PER_SECOND: u32 = 1;
+/// Largest data packet on a channel that carries a socket (OpenSSH's CHAN_TCP_PACKET_DEFAULT).
+pub const FORWARD_PACKET_BYTES: u32 = 32 * 1024;
+/// Listeners of one connection: each holds up to three descriptors.
+pub const LISTENERS_PER_CONNECTION: usize = 128;
+/// Channels that the client was offered and has not answered for: with as many, listeners rest and
+/// the kernel keeps who connects.
+pub const OFFERS_MAX: usize = 64;
+/// Connections taken from one listener before others get their turn.
+pub const ACCEPTS_PER_TURN: usize = 8;
 /// Largest data packet that we take (RFC 4253 section 6.1, OpenSSH's CHAN_SES_PACKET_DEFAULT).
 pub const SESSION_PACKET_BYTES: u32 = 32 * 1024;
 

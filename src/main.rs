@@ -13,5 +13,8 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes() == b"agent: password" {
         return agent::password::main();
     }
+    if title.as_encoded_bytes().starts_with(b"agent: resolve") {
+        return agent::resolve::main();
+    }
     agent::cli::main()
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::forward_frame::{ForwardAnswer, ForwardRequest, Forwarding};
 use crate::wire::{Bytes, Vec};
 use crate::{wire_enum, wire_struct};
 
@@ -77,6 +78,8 @@ wire_struct! {
         /// File that asks for silence: the helper looks for `~/.hushlogin` itself, this is for the
         /// system-wide decision (login shell listed as quiet).
         pub quiet_login: bool,
+        /// What may be forwarded.
+        pub forwarding: Forwarding,
     }
 }
 
@@ -136,6 +139,11 @@ wire_enum! {
             /// The level.
             level: u8,
         },
+        /// Descriptor: the helper's end of a link to a resolver
+        /// ([`Lookup`](crate::forward_frame::Lookup)).
+        7 => Resolver,
+        /// There is no resolver to be had.
+        8 => NoResolver,
     }
 }
 
@@ -187,6 +195,8 @@ wire_enum! {
             /// The line.
             message: Bytes,
         },
+        /// There is a name to look up, and no resolver any more.
+        9 => StartResolver,
     }
 }
 
@@ -248,6 +258,11 @@ wire_enum! {
             /// The session.
             session: u32,
         },
+        /// About forwarding.
+        6 => Forward {
+            /// What is asked.
+            request: ForwardRequest,
+        },
     }
 }
 
@@ -295,6 +310,11 @@ wire_enum! {
             session: u32,
             /// How.
             ending: Ending,
+        },
+        /// About forwarding; descriptors as [`ForwardAnswer`] says.
+        6 => Forward {
+            /// The answer.
+            answer: ForwardAnswer,
         },
     }
 }

@@ -8,13 +8,19 @@
 
 extern crate alloc;
 
+pub mod connect;
 pub mod environment;
+pub mod forward;
+pub mod forward_frame;
+pub mod forward_policy;
 pub mod frame;
 pub mod heap;
 pub mod identity;
 pub mod key_command;
 pub mod keys;
+pub mod limits;
 pub mod link;
+pub mod listen;
 pub mod login;
 pub mod path;
 pub mod pattern;

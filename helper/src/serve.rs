@@ -12,6 +12,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, chdir, kill_process, kill_process_group, wait, waitpid,
 };
 
+use crate::forward::Forwards;
 use crate::frame::{HelperToMonitor, MonitorToHelper, NetToSession, Policy, SessionToNet};
 use crate::key_command;
 use crate::keys;
@@ -76,9 +77,12 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
         children,
         reader: None,
         sessions: None,
+        forwards: None,
         title,
     };
     let end = helper.run(build_id);
+    // Sockets in the file system go with their listeners.
+    helper.forwards = None;
     if let Some(reader) = helper.reader {
         // Nobody waits for its answer, and it may hang on a dead network file system.
         kill_reader(reader);
@@ -111,6 +115,8 @@ struct Helper {
     reader: Option<Pid>,
     /// After "accepted".
     sessions: Option<Sessions>,
+    /// As above.
+    forwards: Option<Forwards>,
     title: Title,
 }
 
@@ -129,13 +135,7 @@ impl Helper {
 
     /// Waits for something and acts on it.
     fn turn(&mut self, from_monitor: &mut Assembly, from_net: &mut Assembly) -> Result<(), End> {
-        let monitor = PollFd::new(&self.links.monitor, PollFlags::IN);
-        let children = PollFd::new(&self.children, PollFlags::IN);
-        let ready = match &self.links.net {
-            Some(net) => poll_ready(&mut [monitor, children, PollFd::new(net, PollFlags::IN)])?,
-            None => poll_ready(&mut [monitor, children])?,
-        };
-        let [monitor, children, net] = ready;
+        let [monitor, children, net] = self.wait()?;
         if children {
             let mut siginfo = [0; 128];
             while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
@@ -153,7 +153,32 @@ impl Helper {
             self.receive_from_net(from_net)?;
             Link::release_buffer(from_net);
         }
-        Ok(())
+        match &mut self.forwards {
+            Some(forwards) => forwards.advance(&mut self.links),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits; says which of monitor, children and `net` have something to say, or have ended.
+    fn wait(&self) -> Result<[bool; 3], End> {
+        let watch = |link| PollFd::new(link, PollFlags::IN);
+        let mut polled = alloc::vec![watch(&self.links.monitor)];
+        polled.push(PollFd::new(&self.children, PollFlags::IN));
+        polled.extend(self.links.net.as_ref().map(watch));
+        let mut patience = None;
+        if let Some(forwards) = &self.forwards {
+            forwards.poll_set(&mut polled);
+            patience = forwards.patience_ms().map(timespec);
+        }
+        match poll(&mut polled, patience.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return Err(End::Fault("poll failed")),
+        }
+        let mut ready = [false; 3];
+        for (slot, entry) in ready.iter_mut().zip(&polled) {
+            *slot = !entry.revents().is_empty();
+        }
+        Ok(ready)
     }
 
     fn receive_from_net(&mut self, assembly: &mut Assembly) -> Result<(), End> {
@@ -166,8 +191,12 @@ impl Helper {
             if !received.descriptors.is_empty() {
                 return Err(End::Fault("net sent a descriptor"));
             }
-            if let Some(sessions) = &mut self.sessions {
-                sessions.on_frame(frame, &mut self.links)?;
+            match (frame, &mut self.sessions, &mut self.forwards) {
+                (NetToSession::Forward { request }, _, Some(forwards)) => {
+                    forwards.on_request(request, &mut self.links)?;
+                }
+                (frame, Some(sessions), _) => sessions.on_frame(frame, &mut self.links)?,
+                _ => {}
             }
         }
         Ok(())
@@ -250,11 +279,22 @@ impl Helper {
             (MonitorToHelper::NoTerminal { session }, (None, None, None), Some(sessions)) => {
                 sessions.on_terminal(session, None, &mut self.links)
             }
+            (MonitorToHelper::Resolver, (Some(socket), None, None), Some(_)) => {
+                self.resolver(Some(socket))
+            }
+            (MonitorToHelper::NoResolver, (None, None, None), Some(_)) => self.resolver(None),
             (MonitorToHelper::SetLogLevel { level }, (None, None, None), _) => {
                 self.links.log_level = level;
                 Ok(())
             }
             _ => Err(End::Fault("the monitor sent a frame out of turn")),
+        }
+    }
+
+    fn resolver(&mut self, socket: Option<OwnedFd>) -> Result<(), End> {
+        match &mut self.forwards {
+            Some(forwards) => forwards.on_resolver(socket, &mut self.links),
+            None => Ok(()),
         }
     }
 
@@ -297,22 +337,17 @@ impl Helper {
         self.title
             .set(&[b"agent-helper: ".as_slice(), &policy.title].concat());
         self.links.net = Some(Link::new(socket));
+        self.forwards = Some(Forwards::new(policy.forwarding.clone()));
         self.sessions = Some(Sessions::new(policy));
         self.links.to_monitor(&HelperToMonitor::Ready)
     }
 }
 
-/// Which of up to three descriptors have something to say, or have ended.
-fn poll_ready(polled: &mut [PollFd<'_>]) -> Result<[bool; 3], End> {
-    match poll(polled, None) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(_) => return Err(End::Fault("poll failed")),
+fn timespec(ms: u64) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
     }
-    let mut ready = [false; 3];
-    for (slot, entry) in ready.iter_mut().zip(polled.iter()) {
-        *slot = !entry.revents().is_empty();
-    }
-    Ok(ready)
 }
 
 /// The helper's two links and what it may log.

@@ -147,6 +147,8 @@ impl Sessions {
             // A pseudo-terminal has no line to hold low: as with sshd, nothing happens.
             NetToSession::Break { .. } => Ok(()),
             NetToSession::Close { session } => self.close(session, peers),
+            // Not about sessions.
+            NetToSession::Forward { .. } => Ok(()),
         }
     }
 

@@ -242,6 +242,9 @@ impl Dump {
                 .iter()
                 .map(|(name, command)| format!("{name} {}", String::from_utf8_lossy(command))),
         );
+        options
+            .forwarding
+            .dump(|keyword, value| self.line(keyword, value));
         self.flag("printmotd", options.print_motd);
         self.flag("printlastlog", options.print_last_log);
     }

@@ -9,6 +9,7 @@
 pub mod algorithms;
 mod condition;
 mod dump;
+pub mod forwarding;
 mod glob;
 pub mod keywords;
 mod lex;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::algorithms::Kind;
+use super::forwarding::ForwardOptions;
 use super::settings::Settings;
 
 /// PermitRootLogin.
@@ -125,6 +126,7 @@ pub struct Options {
     pub trusted_user_ca_keys: Option<PathBuf>,
     pub subsystems: Vec<(String, Vec<u8>)>,
     pub authentication_methods: Vec<Vec<String>>,
+    pub forwarding: ForwardOptions,
 }
 
 impl Options {
@@ -240,6 +242,7 @@ impl Options {
                 .map(|(name, command)| (name, command.into_bytes()))
                 .collect(),
             authentication_methods: set.authentication_methods.unwrap_or_default(),
+            forwarding: ForwardOptions::new(settings),
         }
     }
 }

@@ -5,8 +5,11 @@
 
 use std::path::PathBuf;
 
+use agent_helper::forward_frame::Gateway;
+
 use super::algorithms::{Chosen, Kind};
 use super::condition;
+use super::forwarding::{self, Places, Ways};
 use super::keywords::Keyword;
 use super::lex::{self, Line};
 use super::logins;
@@ -58,6 +61,8 @@ settings! {
     accounting: Option<bool>,
     address_family: Option<AddressFamily>,
     allow_groups: Growing<String>,
+    allow_stream_local_forwarding: Option<Ways>,
+    allow_tcp_forwarding: Option<Ways>,
     allow_users: Growing<String>,
     authentication_methods: Option<Vec<Vec<String>>>,
     authorized_keys_command: Option<Option<Vec<String>>>,
@@ -79,8 +84,10 @@ settings! {
     debug_service: Option<bool>,
     deny_groups: Growing<String>,
     deny_users: Growing<String>,
+    disable_forwarding: Option<bool>,
     expose_auth_info: Option<bool>,
     force_command: Option<Option<String>>,
+    gateway_ports: Option<Gateway>,
     helper_mode: Option<HelperMode>,
     host_certificate_files: Growing<PathBuf>,
     host_key_algorithms: Option<Vec<String>>,
@@ -100,6 +107,8 @@ settings! {
     per_source_max_startups: Option<u32>,
     per_source_net_block: Option<(u8, u8)>,
     permit_empty_passwords: Option<bool>,
+    permit_listen: Option<Places>,
+    permit_open: Option<Places>,
     permit_root_login: Option<PermitRootLogin>,
     permit_tty: Option<bool>,
     permit_user_environment: Option<PermitUserEnvironment>,
@@ -116,6 +125,8 @@ settings! {
     required_rsa_bits: Option<u32>,
     revoked_keys: Option<Option<PathBuf>>,
     set_env: Option<Vec<(String, String)>>,
+    stream_local_bind_mask: Option<u32>,
+    stream_local_bind_unlink: Option<bool>,
     strict_modes: Option<bool>,
     subsystems: Subsystems,
     syslog_facility: Option<&'static str>,
@@ -205,6 +216,12 @@ fn set(
         Keyword::Accounting => to.accounting = Some(value::yes_no(single(line)?)?),
         Keyword::AddressFamily => to.address_family = Some(address_family(single(line)?)?),
         Keyword::AllowGroups => to.allow_groups.0 = several(line)?.to_vec(),
+        Keyword::AllowStreamLocalForwarding => {
+            to.allow_stream_local_forwarding = Some(forwarding::ways(single(line)?)?);
+        }
+        Keyword::AllowTcpForwarding => {
+            to.allow_tcp_forwarding = Some(forwarding::ways(single(line)?)?);
+        }
         Keyword::AllowUsers => to.allow_users.0 = user_patterns(line)?,
         Keyword::AuthenticationMethods => {
             to.authentication_methods = Some(authentication_methods(line, warn)?);
@@ -249,10 +266,14 @@ fn set(
         Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
         Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
         Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,
+        Keyword::DisableForwarding => {
+            to.disable_forwarding = Some(value::yes_no(single(line)?)?);
+        }
         Keyword::ExposeAuthInfo => to.expose_auth_info = Some(value::yes_no(single(line)?)?),
         Keyword::ForceCommand => {
             to.force_command = Some(value::none_or(rest_of_line(line)?).map(str::to_owned));
         }
+        Keyword::GatewayPorts => to.gateway_ports = Some(forwarding::gateway(single(line)?)?),
         Keyword::HelperMode => to.helper_mode = Some(helper_mode(single(line)?)?),
         Keyword::HostCertificate => {
             to.host_certificate_files.0 = path_or_none(single(line)?)?.into_iter().collect();
@@ -291,6 +312,8 @@ fn set(
         Keyword::PermitEmptyPasswords => {
             to.permit_empty_passwords = Some(value::yes_no(single(line)?)?);
         }
+        Keyword::PermitListen => to.permit_listen = Some(forwarding::places(line, true)?),
+        Keyword::PermitOpen => to.permit_open = Some(forwarding::places(line, false)?),
         Keyword::PermitRootLogin => to.permit_root_login = Some(permit_root_login(single(line)?)?),
         Keyword::PermitTty => to.permit_tty = Some(value::yes_no(single(line)?)?),
         Keyword::PermitUserEnvironment => {
@@ -319,6 +342,12 @@ fn set(
         }
         Keyword::RevokedKeys => to.revoked_keys = Some(path_or_none(single(line)?)?),
         Keyword::SetEnv => to.set_env = Some(set_env(line)?),
+        Keyword::StreamLocalBindMask => {
+            to.stream_local_bind_mask = Some(forwarding::mask(single(line)?)?);
+        }
+        Keyword::StreamLocalBindUnlink => {
+            to.stream_local_bind_unlink = Some(value::yes_no(single(line)?)?);
+        }
         Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
         Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line, warn)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),

@@ -174,7 +174,7 @@ fn a_misspelt_keyword_gets_a_hint() {
 #[test]
 fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
     let text = "UsePAM yes\nX11Forwarding yes\nX11Forwarding yes\nGSSAPIAuthentication yes\n\
-                AllowTcpForwarding no\nDisableForwarding yes\nPermitOpen none\nUseLogin no\n\
+                AllowAgentForwarding no\nUseLogin no\n\
                 KbdInteractiveAuthentication no\nProtocol 2\nPerSourcePenalties no\n\
                 HostKeyAgent /run/agent\nRDomain none\n";
     let warnings = loaded(text).warnings;
@@ -197,14 +197,15 @@ fn a_slip_in_what_is_not_served_is_found_all_the_same() {
         "PasswordAuthentication yes no",
         "UsePAM",
         "PermitOpen",
+        "PermitOpen localhost",
+        "PermitListen 0",
+        "GatewayPorts maybe",
+        "StreamLocalBindMask 8",
+        "AllowTcpForwarding both",
     ] {
         assert_eq!(errors(text).len(), 1, "{text}");
     }
-    for text in [
-        "AllowTcpForwarding local",
-        "PermitTunnel ethernet",
-        "Compression delayed",
-    ] {
+    for text in ["PermitTunnel ethernet", "Compression delayed"] {
         assert_eq!(loaded(text).warnings.len(), 1, "{text}");
     }
     let penalties = "PerSourcePenalties crash:90s authfail:5s";

@@ -38,7 +38,7 @@ impl Identity {
 pub struct Confinement {
     /// Whom to become; `None` without root.
     pub identity: Option<Identity>,
-    /// May accept connections.
+    /// May accept connections: strangers, and those who connect to a forwarded port.
     pub accepts: bool,
 }
 

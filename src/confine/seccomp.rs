@@ -148,6 +148,28 @@ const OPTIONS: &[Condition] = &[
     ),
 ];
 
+/// What a socket is: a helper's is not believed.
+const QUESTIONS: &[Condition] = &[
+    Are(
+        1,
+        libc::SOL_SOCKET.cast_unsigned(),
+        2,
+        libc::SO_DOMAIN.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::SOL_SOCKET.cast_unsigned(),
+        2,
+        libc::SO_TYPE.cast_unsigned(),
+    ),
+    Are(
+        1,
+        libc::SOL_SOCKET.cast_unsigned(),
+        2,
+        libc::SO_ACCEPTCONN.cast_unsigned(),
+    ),
+];
+
 const FILE_CONTROLS: &[Condition] = &[
     // Builds with debug assertions ask before each close whether the descriptor is open.
     Is(1, libc::F_GETFD.cast_unsigned()),
@@ -188,15 +210,7 @@ const ALWAYS: &[Rule] = &[
     when(libc::SYS_fcntl64, FILE_CONTROLS),
     when(libc::SYS_ioctl, DEVICE_CONTROLS),
     when(libc::SYS_setsockopt, OPTIONS),
-    when(
-        libc::SYS_getsockopt,
-        &[Are(
-            1,
-            libc::SOL_SOCKET.cast_unsigned(),
-            2,
-            libc::SO_DOMAIN.cast_unsigned(),
-        )],
-    ),
+    when(libc::SYS_getsockopt, QUESTIONS),
     // Memory.
     always(libc::SYS_brk),
     #[cfg(target_pointer_width = "64")]
@@ -330,6 +344,7 @@ mod tests {
         ];
         let values: Vec<u64> = [
             OPTIONS,
+            QUESTIONS,
             FILE_CONTROLS,
             DEVICE_CONTROLS,
             THREAD,
@@ -412,9 +427,9 @@ mod tests {
         for flags in [17, 0x4111, 0x1000_0000] {
             assert!(!verdict(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]));
         }
+        assert!(!verdict(libc::SYS_accept4, [0; 6]));
         // TIOCSTI would type into a terminal.
         assert!(!verdict(libc::SYS_ioctl, [3, 0x5412, 0, 0, 0, 0]));
         assert!(verdict(libc::SYS_ioctl, [3, 0x5414, 0, 0, 0, 0]));
-        assert!(!verdict(libc::SYS_accept4, [0; 6]));
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_helper::frame::Policy;
+use agent_helper::frame::{Identity, Policy};
 use agent_helper::wire::Bytes;
 
 use super::allowed::Refusal;
@@ -17,6 +17,7 @@ use super::keys::KeySearch;
 use super::lookup::Lookup;
 use super::methods::{Methods, Way};
 use super::permit::{Permit, Stage};
+use super::rate::Rate;
 use super::socket::{Client, Ends, host_text};
 use super::startups::Slot;
 use super::terminals::Terminal;
@@ -223,6 +224,10 @@ pub(super) struct LoggedUser {
 pub(super) struct Live {
     pub login: LoggedUser,
     pub permit_pty: bool,
+    /// With whose rights names may be looked up; `None`: nothing that has a name is permitted.
+    pub names: Option<Identity>,
+    /// Resolvers that may be started.
+    pub resolvers: Rate,
     pub sessions: BTreeMap<u32, Session>,
 }
 

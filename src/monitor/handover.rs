@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_helper::frame::MonitorToHelper;
 use agent_helper::wire::Bytes;
@@ -14,12 +14,16 @@ use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
 use super::policy;
+use super::rate::Rate;
 use super::rights::CommandsDiffer;
 use super::setup::connection_options;
 use super::timers::Deadline;
 use super::{Monitor, log as lines};
 use crate::frames::ToNet;
-use crate::limits::{EXPECTED_NETS_MAX, FROZEN_MAX_BYTES, IDLE_NET_LIFETIME_MS};
+use crate::limits::{
+    EXPECTED_NETS_MAX, FROZEN_MAX_BYTES, IDLE_NET_LIFETIME_MS, RESOLVERS_BURST,
+    RESOLVERS_PER_SECOND,
+};
 use crate::logging::LOGIN;
 
 impl Monitor {
@@ -210,9 +214,14 @@ impl Monitor {
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
         let done = std::mem::take(&mut hand_over.done);
+        let forwarding = &hand_over.policy.forwarding;
+        let has_names = forwarding.tcp_local || forwarding.tcp_remote;
+        let names = has_names.then(|| hand_over.policy.identity.clone());
         let live = Live {
             login,
             permit_pty,
+            names,
+            resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
             sessions: std::collections::BTreeMap::new(),
         };
         // Drops our copy of the session socket: its end must be seen.

@@ -67,7 +67,7 @@ pub(super) fn build(
             .map(|pattern| pattern.clone().into())
             .collect(),
         user_environment,
-        forced_command: forced_command(options, rights.command),
+        forced_command: forced_command(options, rights.command.clone()),
         permit_pty: options.permit_tty && rights.permit_pty,
         // With ForceCommand nothing of the user's runs before it, as with sshd.
         permit_user_rc: options.permit_user_rc
@@ -93,6 +93,11 @@ pub(super) fn build(
             .filter(|path| *path != "none")
             .map(|path| expand(path, account).into()),
         quiet_login: false,
+        forwarding: super::forwarding::rules(
+            &options.forwarding,
+            &rights,
+            forced_command(options, rights.command.clone()).is_some(),
+        ),
     })
 }
 

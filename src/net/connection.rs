@@ -18,15 +18,13 @@ use zeroize::Zeroize;
 use super::client::ClientSocket;
 use super::logger;
 use super::memory;
-use super::session::consumed;
-use super::sessions::{Opening, Sessions, SessionsError, Verdict};
-use super::streams::Side;
+use super::service::{Service, ServiceError, Spot};
 use super::threads::{Leave, Place};
 use super::timers::{Due, Timers};
 use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
 use crate::limits::{LAST_WORDS_MS, LINGER_MS};
 use crate::ssh::crypto::Random;
-use crate::ssh::{ChannelId, Core, Event, ProtocolError};
+use crate::ssh::{Core, Event, ProtocolError};
 
 /// SSH_DISCONNECT_PROTOCOL_ERROR (RFC 4253 section 11.1).
 const PROTOCOL_ERROR: u32 = 2;
@@ -111,8 +109,8 @@ fn take_over(
     }
     core.auth_success();
     let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
-    let sessions = Sessions::new(helper, policy, wants_eow);
-    let mut connection = Connection::new(place, client, core, &options, Some(sessions));
+    let service = Service::new(helper, policy, wants_eow);
+    let mut connection = Connection::new(place, client, core, &options, Some(service));
     connection.timers.logged_in(Instant::now());
     Ok(connection)
 }
@@ -232,7 +230,7 @@ enum Source {
     Input,
     Output,
     Helper,
-    Program(usize, Side),
+    Served(Spot),
 }
 
 struct Connection<'a> {
@@ -240,7 +238,7 @@ struct Connection<'a> {
     client: ClientSocket,
     core: Core,
     /// After login.
-    sessions: Option<Sessions>,
+    service: Option<Service>,
     timers: Timers,
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.
@@ -258,7 +256,7 @@ impl<'a> Connection<'a> {
         client: ClientSocket,
         core: Core,
         options: &ConnectionOptions,
-        sessions: Option<Sessions>,
+        service: Option<Service>,
     ) -> Box<Self> {
         let timers = Timers::new(
             options.client_alive_interval_s,
@@ -269,7 +267,7 @@ impl<'a> Connection<'a> {
             place,
             client,
             core,
-            sessions,
+            service,
             timers,
             key_exchange_owed: None,
             login_owed: false,
@@ -293,7 +291,7 @@ impl<'a> Connection<'a> {
             Stop::HandOver => self.hand_over(),
             Stop::Closed(reason, detail) => {
                 // Programs lose their streams before the peer gets its last message.
-                self.sessions = None;
+                self.service = None;
                 self.last_words();
                 Leave::Closed {
                     reason,
@@ -307,8 +305,8 @@ impl<'a> Connection<'a> {
     /// One turn: handle what is there, move data, then wait for more.
     fn turn(&mut self) -> Result<(), Stop> {
         self.events()?;
-        if let Some(sessions) = &mut self.sessions {
-            sessions.pump(&mut self.core);
+        if let Some(service) = &mut self.service {
+            service.pump(&mut self.core);
         }
         self.write()?;
         self.wait()?;
@@ -337,9 +335,12 @@ impl<'a> Connection<'a> {
             // The next turn writes.
             Source::Output => Ok(()),
             Source::Helper => self.helper(flags),
-            Source::Program(index, side) => {
-                if let Some(sessions) = &mut self.sessions {
-                    sessions.stream_ready(&mut self.core, index, side);
+            Source::Served(spot) => {
+                if let Some(service) = &mut self.service {
+                    service.ready(&mut self.core, spot, flags);
+                    if service.listeners_rest() {
+                        self.timers.rest_listeners(Instant::now());
+                    }
                 }
                 Ok(())
             }
@@ -350,9 +351,9 @@ impl<'a> Connection<'a> {
     #[inline(never)]
     fn events(&mut self) -> Result<(), Stop> {
         while self
-            .sessions
+            .service
             .as_ref()
-            .is_none_or(|sessions| !sessions.is_full())
+            .is_none_or(|service| !service.is_full())
         {
             let Some(event) = self.core.next_event()? else {
                 return Ok(());
@@ -395,12 +396,12 @@ impl<'a> Connection<'a> {
                     return Err(Stop::Closed(reason, message.to_vec()));
                 }
                 event => {
-                    let Some(sessions) = &mut self.sessions else {
+                    let Some(service) = &mut self.service else {
                         return Err(Stop::closed(CloseReason::Fault, "a channel before login"));
                     };
-                    match channel_event(sessions, event) {
-                        Ok(act) => act.apply(sessions, &mut self.core),
-                        Err(error) => return Err(sessions_failed(&mut self.core, error)),
+                    match service.event(event) {
+                        Ok(act) => service.apply(act, &mut self.core),
+                        Err(error) => return Err(service_failed(&mut self.core, error)),
                     }
                 }
             }
@@ -558,22 +559,22 @@ impl<'a> Connection<'a> {
 
     #[inline(never)]
     fn helper(&mut self, flags: PollFlags) -> Result<(), Stop> {
-        let Some(sessions) = &mut self.sessions else {
+        let Some(service) = &mut self.service else {
             return Ok(());
         };
         let result = if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            sessions.helper_frames(&mut self.core)
+            service.helper_frames(&mut self.core)
         } else {
-            sessions.flush_helper()
+            service.flush_helper()
         };
         match result {
             Ok(()) => {}
-            Err(SessionsError::Helper(LinkError::Closed)) => {
+            Err(ServiceError::Helper(LinkError::Closed)) => {
                 self.core
                     .disconnect(BY_APPLICATION, "the session process ended");
                 return Err(Stop::closed(CloseReason::HelperGone, ""));
             }
-            Err(error) => return Err(sessions_failed(&mut self.core, error)),
+            Err(error) => return Err(service_failed(&mut self.core, error)),
         }
         self.set_type_of_service();
         Ok(())
@@ -582,8 +583,9 @@ impl<'a> Connection<'a> {
     /// IPQoS: the interactive value while a terminal is there, else the bulk one.
     fn set_type_of_service(&mut self) {
         let Some(sessions) = self
-            .sessions
+            .service
             .as_ref()
+            .map(Service::sessions)
             .filter(|sessions| sessions.started_any())
         else {
             return;
@@ -614,9 +616,9 @@ impl<'a> Connection<'a> {
                 self.timers.heard(now);
                 self.timers.busy(now);
                 if self
-                    .sessions
+                    .service
                     .as_ref()
-                    .is_none_or(|sessions| !sessions.started_any())
+                    .is_none_or(|service| !service.sessions().started_any())
                 {
                     self.client.acknowledge_now();
                 }
@@ -656,6 +658,11 @@ impl<'a> Connection<'a> {
                 }
                 Due::Dead => return Err(Stop::closed(CloseReason::Timeout, "")),
                 Due::Rekey => self.core.rekey(),
+                Due::Listeners => {
+                    if let Some(service) = &mut self.service {
+                        service.wake_listeners();
+                    }
+                }
                 Due::Release => {
                     self.core.release_buffers();
                     self.ready = Vec::new();
@@ -690,19 +697,14 @@ impl<'a> Connection<'a> {
         if !flags.is_empty() {
             watch(Source::Input, self.client.input(), flags);
         }
-        if let Some(sessions) = &self.sessions {
-            let (descriptor, waiting) = sessions.helper();
+        if let Some(service) = &self.service {
+            let (descriptor, waiting) = service.helper();
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, waiting);
             watch(Source::Helper, descriptor, flags);
-            for (index, side, descriptor) in sessions.poll_set(&self.core) {
-                let flags = if side == Side::Input {
-                    PollFlags::OUT
-                } else {
-                    PollFlags::IN
-                };
-                watch(Source::Program(index, side), descriptor, flags);
-            }
+            service.poll_set(&self.core, |spot, descriptor, flags| {
+                watch(Source::Served(spot), descriptor, flags);
+            });
         }
         let rest = self
             .timers
@@ -724,9 +726,9 @@ impl<'a> Connection<'a> {
 
     fn wants_input(&self) -> bool {
         let served = self
-            .sessions
+            .service
             .as_ref()
-            .is_none_or(|sessions| !sessions.is_full());
+            .is_none_or(|service| !service.is_full());
         served && self.core.wants_input()
     }
 
@@ -752,82 +754,13 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Handles an event about channels, as far as that goes while the core's bytes are borrowed.
-fn channel_event(sessions: &mut Sessions, event: Event<'_>) -> Result<Act, SessionsError> {
-    let act = match event {
-        Event::ChannelOpen { channel, kind, .. } => match sessions.may_open(kind)? {
-            Opening::Session => Act::Open(channel),
-            Opening::Refuse(code, why) => Act::Refuse(channel, code, why),
-        },
-        Event::ChannelRequest {
-            channel,
-            kind,
-            want_reply,
-            extra,
-        } => match sessions.request(channel, kind, want_reply, extra)? {
-            Verdict::Known(success) if want_reply => Act::Reply(channel, success),
-            Verdict::Known(_) | Verdict::Later => Act::Nothing,
-        },
-        Event::ChannelData { channel, data } => {
-            Act::Consumed(channel, sessions.client_data(channel, data))
-        }
-        Event::ChannelEof { channel } => {
-            sessions.client_eof(channel);
-            Act::Nothing
-        }
-        Event::ChannelClose { channel } => {
-            sessions.client_close(channel)?;
-            Act::Nothing
-        }
-        Event::GlobalRequest {
-            name, want_reply, ..
-        } => {
-            let known = name == b"no-more-sessions@openssh.com";
-            if known {
-                sessions.forbid_more();
-            }
-            if want_reply {
-                Act::GlobalReply(known)
-            } else {
-                Act::Nothing
-            }
-        }
-        _ => Act::Nothing,
-    };
-    Ok(act)
-}
-
-/// What the core is told about an event, once nothing of it is borrowed any more.
-#[derive(Debug)]
-enum Act {
-    Nothing,
-    Open(ChannelId),
-    Refuse(ChannelId, u32, &'static str),
-    Reply(ChannelId, bool),
-    Consumed(ChannelId, usize),
-    GlobalReply(bool),
-}
-
-impl Act {
-    fn apply(self, sessions: &mut Sessions, core: &mut Core) {
-        match self {
-            Self::Nothing => {}
-            Self::Open(channel) => sessions.open(core, channel),
-            Self::Refuse(channel, code, why) => core.open_fail(channel, code, why),
-            Self::Reply(channel, success) => sessions.answer(core, channel, success),
-            Self::Consumed(channel, len) => consumed(core, channel, len),
-            Self::GlobalReply(success) => core.global_reply(success, &[]),
-        }
-    }
-}
-
-fn sessions_failed(core: &mut Core, error: SessionsError) -> Stop {
+fn service_failed(core: &mut Core, error: ServiceError) -> Stop {
     match error {
-        SessionsError::Protocol(error) => {
+        ServiceError::Protocol(error) => {
             core.disconnect(error.disconnect_reason(), &error.to_string());
             error.into()
         }
-        SessionsError::NoMoreSessions => {
+        ServiceError::NoMoreSessions => {
             let why =
                 "Possible attack: attempt to open a session after additional sessions disabled";
             core.disconnect(PROTOCOL_ERROR, why);
@@ -838,7 +771,7 @@ fn sessions_failed(core: &mut Core, error: SessionsError) -> Stop {
                 why,
             )
         }
-        SessionsError::Helper(error) => {
+        ServiceError::Helper(error) => {
             core.disconnect(BY_APPLICATION, "the session process failed");
             Stop::closed(CloseReason::HelperGone, &error.to_string())
         }

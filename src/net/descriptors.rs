@@ -5,6 +5,7 @@
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 /// Device number of a terminal's master, once opened: `/dev/ptmx` (Linux devices.txt).
 const PTMX: (u32, u32) = (5, 2);
@@ -28,6 +29,32 @@ pub(super) fn pipe_writer(descriptor: OwnedFd) -> Option<OwnedFd> {
 pub(super) fn pipe_reader(descriptor: OwnedFd) -> Option<OwnedFd> {
     let is_reader = is_pipe(&descriptor)? && access(&descriptor)? == OFlags::RDONLY;
     accept(descriptor, is_reader)
+}
+
+/// A connected stream socket, or one that was.
+pub(super) fn stream_socket(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let is_stream = is_stream(&descriptor) && !is_listening(&descriptor);
+    accept(descriptor, is_stream)
+}
+
+/// A listening stream socket.
+pub(super) fn listener(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let is_listener = is_stream(&descriptor) && is_listening(&descriptor);
+    accept(descriptor, is_listener)
+}
+
+fn is_stream(descriptor: &OwnedFd) -> bool {
+    let families = [
+        AddressFamily::INET,
+        AddressFamily::INET6,
+        AddressFamily::UNIX,
+    ];
+    sockopt::socket_type(descriptor) == Ok(SocketType::STREAM)
+        && sockopt::socket_domain(descriptor).is_ok_and(|family| families.contains(&family))
+}
+
+fn is_listening(descriptor: &OwnedFd) -> bool {
+    sockopt::socket_acceptconn(descriptor) == Ok(true)
 }
 
 fn is_pipe(descriptor: &OwnedFd) -> Option<bool> {
@@ -57,6 +84,11 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         assert!(pipe_reader(reader).is_some());
         assert!(pipe_writer(writer).is_some());
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(stream_socket(socket.into()).is_some());
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listening = listener(listening.into()).unwrap();
+        assert!(fcntl_getfl(listening).unwrap().contains(OFlags::NONBLOCK));
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         let master = terminal_master(master).unwrap();
         assert!(fcntl_getfl(master).unwrap().contains(OFlags::NONBLOCK));
@@ -73,7 +105,13 @@ mod tests {
         assert!(pipe_reader(open("/", OFlags::RDONLY)).is_none());
         assert!(pipe_reader(open("/proc/self/exe", OFlags::RDONLY)).is_none());
         assert!(terminal_master(open("/dev/null", OFlags::RDWR)).is_none());
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(pipe_reader(socket.into()).is_none());
+        assert!(listener(other.into()).is_none());
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(stream_socket(datagrams.into()).is_none());
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(stream_socket(listening.into()).is_none());
+        assert!(stream_socket(open("/dev/null", OFlags::RDWR)).is_none());
     }
 }

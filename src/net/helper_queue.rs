@@ -23,12 +23,6 @@ pub(super) struct HelperQueue {
     offset: usize,
 }
 
-impl AsFd for HelperQueue {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
-    }
-}
-
 impl HelperQueue {
     pub(super) fn new(link: Link) -> Self {
         Self {
@@ -42,6 +36,11 @@ impl HelperQueue {
     /// Frames wait for the socket to take them.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// For the poll set: the socket, and whether frames wait for it.
+    pub(super) fn poll(&self) -> (BorrowedFd<'_>, bool) {
+        (self.link.as_fd(), self.is_waiting())
     }
 
     /// No more requests of the client may be served: each could add a frame.

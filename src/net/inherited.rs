@@ -8,7 +8,6 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use agent_helper::link::Link;
 
-use super::Role;
 use crate::confine::Identity;
 use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
@@ -17,8 +16,6 @@ use crate::limits::LISTENERS_MAX;
 /// Everything a `net` process starts with.
 #[derive(Debug)]
 pub(super) struct Inherited {
-    /// Whom to serve.
-    pub role: Role,
     /// To the monitor.
     pub link: Link,
     /// Sockets to accept from.
@@ -30,11 +27,8 @@ pub(super) struct Inherited {
 impl Inherited {
     /// Takes what is there. `None`: this process was not started by a monitor.
     pub(super) fn take() -> Option<Self> {
-        let role = match env::var("AGENT_NET").ok()?.as_str() {
-            "strangers" => Role::Strangers,
-            "users" => Role::Users,
-            _ => return None,
-        };
+        // Whom this serves shows in what it is given: listeners, or connections of a user.
+        env::var_os("AGENT_NET")?;
         let identity = match (number("AGENT_UID"), number("AGENT_GID")) {
             (Some(uid), Some(gid)) => Some(Identity { uid, gid }),
             (None, None) => None,
@@ -49,7 +43,6 @@ impl Inherited {
             .map(take_descriptor)
             .collect::<Option<Vec<_>>>()?;
         Some(Self {
-            role,
             link,
             listeners,
             identity,

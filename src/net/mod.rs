@@ -10,13 +10,17 @@ mod acceptor;
 mod client;
 mod connection;
 mod descriptors;
+mod forward_requests;
+mod forwards;
 mod helper_queue;
 mod inherited;
 mod logger;
 mod mailbox;
 mod memory;
 mod monitor_link;
+mod relay;
 mod requests;
+mod service;
 mod session;
 mod sessions;
 mod streams;
@@ -46,7 +50,7 @@ pub fn main() -> ExitCode {
 
     let confinement = Confinement {
         identity: inherited.identity,
-        accepts: !inherited.listeners.is_empty() || inherited.role == Role::Strangers,
+        accepts: true,
     };
     let missing = match confine::confine(&confinement) {
         Ok(missing) => missing,
@@ -71,15 +75,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whom this process serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Everybody, up to the end of authentication.
-    Strangers,
-    /// One user's connections after login.
-    Users,
 }
 
 /// Each connection costs several descriptors, so the soft limit goes as far as the hard one.

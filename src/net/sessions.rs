@@ -3,52 +3,23 @@
 //! `net` holds a copy of the login's policy to answer clients early; the helper enforces it.
 
 use agent_helper::frame::{NetToSession, Policy, Program, SessionToNet};
-use agent_helper::link::{Link, LinkError};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use agent_helper::link::LinkError;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::termios::Winsize;
 
+use super::forward_requests::CONNECT_FAILED;
 use super::helper_queue::HelperQueue;
 use super::requests::Request;
+use super::service::ServiceError;
 use super::session::{Environment, Question, Session, Stage, Terminal, consumed};
 use super::streams::Side;
-use crate::limits::{CHANNEL_ANSWERS_MAX, SESSION_PACKET_BYTES, SESSION_WINDOW_BYTES};
+use crate::limits::{CHANNEL_ANSWERS_MAX, SESSION_PACKET_BYTES};
 use crate::pattern;
 use crate::ssh::{ChannelId, Core, ProtocolError};
-
-/// SSH_OPEN_ADMINISTRATIVELY_PROHIBITED (RFC 4254 section 5.1).
-const PROHIBITED: u32 = 1;
-/// SSH_OPEN_CONNECT_FAILED; what OpenSSH answers beyond MaxSessions.
-const CONNECT_FAILED: u32 = 2;
-/// SSH_OPEN_UNKNOWN_CHANNEL_TYPE.
-const UNKNOWN_TYPE: u32 = 3;
-
-/// Why the sessions of a connection cannot go on.
-#[derive(Debug)]
-pub(super) enum SessionsError {
-    /// The peer broke the protocol.
-    Protocol(ProtocolError),
-    /// The client opened a session after it had ruled that out itself.
-    NoMoreSessions,
-    /// The helper is gone or sent what none of ours sends.
-    Helper(LinkError),
-}
-
-impl From<ProtocolError> for SessionsError {
-    fn from(error: ProtocolError) -> Self {
-        Self::Protocol(error)
-    }
-}
-
-impl From<LinkError> for SessionsError {
-    fn from(error: LinkError) -> Self {
-        Self::Helper(error)
-    }
-}
 
 /// The sessions, and what they share.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    helper: HelperQueue,
     rules: Rules,
     sessions: Vec<Session>,
     next_number: u32,
@@ -73,7 +44,7 @@ struct Rules {
 }
 
 impl Sessions {
-    pub(super) fn new(helper: Link, policy: Policy, wants_eow: bool) -> Self {
+    pub(super) fn new(policy: Policy, wants_eow: bool) -> Self {
         let rules = Rules {
             max_sessions: usize::try_from(policy.max_sessions).unwrap_or(usize::MAX),
             permit_pty: policy.permit_pty,
@@ -90,7 +61,6 @@ impl Sessions {
                 .collect(),
         };
         Self {
-            helper: HelperQueue::new(helper),
             rules,
             sessions: Vec::new(),
             next_number: 1,
@@ -101,9 +71,9 @@ impl Sessions {
         }
     }
 
-    /// No more of the client's messages can be served now.
-    pub(super) fn is_full(&self) -> bool {
-        self.helper.is_full()
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
     }
 
     /// A program runs or ran.
@@ -118,35 +88,25 @@ impl Sessions {
             .any(|session| session.streams.is_terminal())
     }
 
-    /// SSH_MSG_CHANNEL_OPEN of type `kind`: whether to open, with the refusal where not.
-    pub(super) fn may_open(&self, kind: &[u8]) -> Result<Opening, SessionsError> {
-        match kind {
-            b"session" if self.no_more => Err(SessionsError::NoMoreSessions),
-            b"session" => {
-                let open = self
-                    .sessions
-                    .iter()
-                    .filter(|session| session.is_open())
-                    .count();
-                if open < self.rules.max_sessions {
-                    Ok(Opening::Session)
-                } else {
-                    Ok(Opening::Refuse(CONNECT_FAILED, "open failed"))
-                }
-            }
-            b"direct-tcpip" | b"direct-streamlocal@openssh.com" | b"tun@openssh.com" => {
-                Ok(Opening::Refuse(PROHIBITED, "open failed"))
-            }
-            _ => Ok(Opening::Refuse(UNKNOWN_TYPE, "unknown channel type")),
+    /// SSH_MSG_CHANNEL_OPEN: whether to open one more, with OpenSSH's refusal where not.
+    pub(super) fn may_open(&self) -> Result<Opening, ServiceError> {
+        if self.no_more {
+            return Err(ServiceError::NoMoreSessions);
+        }
+        let open = self.sessions.iter().filter(|session| session.is_open());
+        if open.count() < self.rules.max_sessions {
+            Ok(Opening::Session)
+        } else {
+            Ok(Opening::Refuse(CONNECT_FAILED, "open failed"))
         }
     }
 
-    /// Opens a session on `channel`.
-    pub(super) fn open(&mut self, core: &mut Core, channel: ChannelId) {
+    /// Opens a session on `channel` with a window of so many bytes.
+    pub(super) fn open(&mut self, core: &mut Core, channel: ChannelId, window: u32) {
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
         self.sessions.push(Session::new(channel, number));
-        core.open_confirm(channel, SESSION_WINDOW_BYTES, SESSION_PACKET_BYTES);
+        core.open_confirm(channel, window, SESSION_PACKET_BYTES);
     }
 
     /// no-more-sessions@openssh.com.
@@ -157,11 +117,12 @@ impl Sessions {
     /// SSH_MSG_CHANNEL_REQUEST: decides, and keeps what has to be asked of the helper.
     pub(super) fn request(
         &mut self,
+        helper: &mut HelperQueue,
         channel: ChannelId,
         kind: &[u8],
         want_reply: bool,
         extra: &[u8],
-    ) -> Result<Verdict, SessionsError> {
+    ) -> Result<Verdict, ServiceError> {
         let Some(session) = self
             .sessions
             .iter_mut()
@@ -176,7 +137,7 @@ impl Sessions {
             .into());
         }
         let request = Request::decode(kind, extra)?;
-        serve(session, &self.rules, &mut self.helper, request, want_reply)
+        serve(session, &self.rules, helper, request, want_reply)
     }
 
     /// The answer to a request, now that nothing of the core is borrowed any more.
@@ -201,8 +162,12 @@ impl Sessions {
         }
     }
 
-    /// SSH_MSG_CHANNEL_CLOSE.
-    pub(super) fn client_close(&mut self, channel: ChannelId) -> Result<(), SessionsError> {
+    /// SSH_MSG_CHANNEL_CLOSE. The number may be another channel's with the next message.
+    pub(super) fn client_close(
+        &mut self,
+        helper: &mut HelperQueue,
+        channel: ChannelId,
+    ) -> Result<(), ServiceError> {
         let Some(session) = self.by_channel(channel) else {
             return Ok(());
         };
@@ -217,36 +182,27 @@ impl Sessions {
         session.close_received();
         let number = session.number;
         if helper_knows {
-            self.helper.send(&NetToSession::Close { session: number })?;
+            helper.send(&NetToSession::Close { session: number })?;
         }
+        self.sessions.retain(|session| !session.is_gone());
         Ok(())
     }
 
     /// Handles what the helper sent.
-    pub(super) fn helper_frames(&mut self, core: &mut Core) -> Result<(), SessionsError> {
-        while let Some((frame, descriptors)) = self.helper.receive()? {
-            self.helper_frame(core, frame, descriptors)?;
-        }
-        Ok(())
-    }
-
-    /// Sends what waits for the helper.
-    pub(super) fn flush_helper(&mut self) -> Result<(), SessionsError> {
-        Ok(self.helper.flush()?)
-    }
-
-    fn helper_frame(
+    pub(super) fn helper_frame(
         &mut self,
         core: &mut Core,
+        helper: &mut HelperQueue,
         frame: SessionToNet,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<(), SessionsError> {
+    ) -> Result<(), ServiceError> {
         let number = match &frame {
             SessionToNet::TerminalOpened { session }
             | SessionToNet::NoTerminal { session }
             | SessionToNet::Started { session, .. }
             | SessionToNet::NotStarted { session }
             | SessionToNet::Ended { session, .. } => *session,
+            SessionToNet::Forward { .. } => return Err(unexpected("a forward for sessions")),
         };
         let takes_descriptors = matches!(
             frame,
@@ -276,7 +232,7 @@ impl Sessions {
                 }
                 session.answered(core, Question::Terminal, opened);
                 if let Some((program, environment)) = then {
-                    start(&mut self.helper, session.number, program, environment)?;
+                    start(helper, session.number, program, environment)?;
                 }
             }
             SessionToNet::Started { .. } => {
@@ -301,32 +257,40 @@ impl Sessions {
                 }
                 session.ended(core, ending);
             }
+            SessionToNet::Forward { .. } => {}
         }
         Ok(())
     }
 
-    /// Reads what programs print, terminals first: a person waits there. Then settles what ended.
+    /// Reads what programs print on terminals.
+    pub(super) fn pump_terminals(&mut self, core: &mut Core) {
+        self.pump_kind(core, true);
+    }
+
+    /// Reads what other programs print. Then settles what ended.
     pub(super) fn pump(&mut self, core: &mut Core) {
-        let count = self.sessions.len();
-        for terminals in [true, false] {
-            for step in 0..count {
-                let Some(index) = (self.first + step).checked_rem(count) else {
-                    continue;
-                };
-                let Some(session) = self.sessions.get_mut(index) else {
-                    continue;
-                };
-                if session.streams.is_terminal() == terminals && session.has_started() {
-                    let over = matches!(session.stage, Stage::Over);
-                    session.streams.pump_output(core, session.channel, over);
-                }
-            }
-        }
+        self.pump_kind(core, false);
         self.first = self.first.wrapping_add(1);
         for session in &mut self.sessions {
             session.settle(core, self.wants_eow);
         }
         self.sessions.retain(|session| !session.is_gone());
+    }
+
+    fn pump_kind(&mut self, core: &mut Core, terminals: bool) {
+        let count = self.sessions.len();
+        for step in 0..count {
+            let Some(index) = self.first.wrapping_add(step).checked_rem(count) else {
+                continue;
+            };
+            let Some(session) = self.sessions.get_mut(index) else {
+                continue;
+            };
+            if session.streams.is_terminal() == terminals && session.has_started() {
+                let over = matches!(session.stage, Stage::Over);
+                session.streams.pump_output(core, session.channel, over);
+            }
+        }
     }
 
     /// The programs' streams to wait for, each with its session's index.
@@ -345,11 +309,6 @@ impl Sessions {
                     .poll_set(room)
                     .map(move |(side, descriptor)| (index, side, descriptor))
             })
-    }
-
-    /// The helper's socket, and whether frames wait for it.
-    pub(super) fn helper(&self) -> (BorrowedFd<'_>, bool) {
-        (self.helper.as_fd(), self.helper.is_waiting())
     }
 
     /// A stream of the session at `index` became ready.
@@ -387,8 +346,8 @@ pub(super) enum Verdict {
     Later,
 }
 
-fn unexpected(what: &'static str) -> SessionsError {
-    SessionsError::Helper(LinkError::Protocol(what))
+fn unexpected(what: &'static str) -> ServiceError {
+    ServiceError::Helper(LinkError::Protocol(what))
 }
 
 fn start(
@@ -410,7 +369,7 @@ fn serve(
     helper: &mut HelperQueue,
     request: Request<'_>,
     want_reply: bool,
-) -> Result<Verdict, SessionsError> {
+) -> Result<Verdict, ServiceError> {
     let number = session.number;
     let program = match request {
         Request::Terminal { term, size, modes } => {

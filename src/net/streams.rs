@@ -203,7 +203,7 @@ impl Streams {
 
 /// Reads until there is nothing more, no room, or another's turn. Clears `ready` when there is
 /// nothing more for now; true: the stream ended.
-fn pump(
+pub(super) fn pump(
     core: &mut Core,
     channel: ChannelId,
     stream: Stream,
@@ -250,7 +250,7 @@ fn pump(
 }
 
 /// Writes what fits, 0 where nothing does.
-fn write(descriptor: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
+pub(super) fn write(descriptor: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
     match rustix::io::retry_on_intr(|| rustix::io::write(descriptor, bytes)) {
         Err(Errno::AGAIN) => Ok(0),
         result => result,
@@ -259,21 +259,21 @@ fn write(descriptor: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// Bytes in a row, added at the end, taken from the front.
 #[derive(Debug, Default)]
-struct Pending {
+pub(super) struct Pending {
     buffer: Vec<u8>,
     start: usize,
 }
 
 impl Pending {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.start == self.buffer.len()
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.start > self.buffer.len() / 2 {
             // Moving at most half of it keeps the cost of a byte constant.
             self.buffer.drain(..self.start);
@@ -282,7 +282,7 @@ impl Pending {
         self.buffer.extend_from_slice(bytes);
     }
 
-    fn take(&mut self, len: usize) {
+    pub(super) fn take(&mut self, len: usize) {
         self.start = self.buffer.len().min(self.start + len);
         if self.is_empty() {
             *self = Self::default();

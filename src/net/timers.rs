@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::IDLE_RELEASE_MS;
+use crate::limits::{ACCEPT_RETRY_MS, IDLE_RELEASE_MS};
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub(super) enum Due {
     Dead,
     /// RekeyLimit's time is over.
     Rekey,
+    /// Listeners that rested may accept again.
+    Listeners,
     /// Nothing happened for a while: give buffers back.
     Release,
 }
@@ -28,6 +30,7 @@ pub(super) struct Timers {
     alive_at: Option<Instant>,
     rekey_interval: Option<Duration>,
     rekey_at: Option<Instant>,
+    listeners_at: Option<Instant>,
     release_at: Option<Instant>,
 }
 
@@ -41,6 +44,7 @@ impl Timers {
             alive_at: None,
             rekey_interval: duration(rekey_s),
             rekey_at: None,
+            listeners_at: None,
             release_at: None,
         }
     }
@@ -64,6 +68,12 @@ impl Timers {
         self.rekey_at = self.rekey_interval.map(|interval| now + interval);
     }
 
+    /// Accepting failed for want of descriptors or memory.
+    pub(super) fn rest_listeners(&mut self, now: Instant) {
+        let rest = Duration::from_millis(ACCEPT_RETRY_MS.into());
+        self.listeners_at.get_or_insert(now + rest);
+    }
+
     /// Something moved, so buffers are in use.
     pub(super) fn busy(&mut self, now: Instant) {
         self.release_at = Some(now + Duration::from_millis(IDLE_RELEASE_MS.into()));
@@ -71,10 +81,15 @@ impl Timers {
 
     /// When to wake up at the latest.
     pub(super) fn next(&self) -> Option<Instant> {
-        [self.alive_at, self.rekey_at, self.release_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.alive_at,
+            self.rekey_at,
+            self.listeners_at,
+            self.release_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What is due at `now`; called until it gives `None`.
@@ -90,6 +105,10 @@ impl Timers {
         if is_due(self.rekey_at) {
             self.rekey_at = None;
             return Some(Due::Rekey);
+        }
+        if is_due(self.listeners_at) {
+            self.listeners_at = None;
+            return Some(Due::Listeners);
         }
         if is_due(self.release_at) {
             self.release_at = None;

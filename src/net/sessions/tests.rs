@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use agent_helper::frame::Ending;
-use agent_helper::link::Assembly;
+use agent_helper::link::{Assembly, Link};
 use agent_helper::wire::Wire;
+use rustix::fd::AsFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
@@ -13,10 +14,12 @@ use crate::ssh::crypto::Random;
 use crate::ssh::wire::Writer;
 
 const CHANNEL: ChannelId = ChannelId(0);
+const WINDOW: u32 = 2 << 20;
 
 /// Sessions, the helper's end of their socket, and a core that takes what it is told.
 struct Stage {
     sessions: Sessions,
+    queue: HelperQueue,
     helper: Link,
     assembly: Assembly,
     core: Core,
@@ -32,18 +35,19 @@ impl Stage {
         )
         .unwrap();
         let mut stage = Self {
-            sessions: Sessions::new(Link::new(ours), policy, true),
+            sessions: Sessions::new(policy, true),
+            queue: HelperQueue::new(Link::new(ours)),
             helper: Link::new(theirs),
             assembly: Assembly::default(),
             core: Core::new(&Setup::default(), [0; 16], Random::system()),
         };
-        stage.sessions.open(&mut stage.core, CHANNEL);
+        stage.sessions.open(&mut stage.core, CHANNEL, WINDOW);
         stage
     }
 
     fn request(&mut self, kind: &str, extra: &[u8]) -> Verdict {
         self.sessions
-            .request(CHANNEL, kind.as_bytes(), true, extra)
+            .request(&mut self.queue, CHANNEL, kind.as_bytes(), true, extra)
             .unwrap()
     }
 
@@ -58,10 +62,15 @@ impl Stage {
         &mut self,
         frame: &SessionToNet,
         descriptors: &[OwnedFd],
-    ) -> Result<(), SessionsError> {
+    ) -> Result<(), ServiceError> {
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         self.helper.send(0, frame, &descriptors, true).unwrap();
-        self.sessions.helper_frames(&mut self.core)
+        while let Some((frame, descriptors)) = self.queue.receive()? {
+            let (core, queue) = (&mut self.core, &mut self.queue);
+            self.sessions
+                .helper_frame(core, queue, frame, descriptors)?;
+        }
+        Ok(())
     }
 }
 
@@ -248,23 +257,20 @@ fn signals_reach_commands_but_no_subsystem_and_no_forced_command() {
 #[test]
 fn sessions_are_counted_until_they_are_closed() {
     let mut stage = Stage::new(policy());
-    assert_eq!(
-        stage.sessions.may_open(b"session").unwrap(),
-        Opening::Session
-    );
-    stage.sessions.open(&mut stage.core, ChannelId(1));
+    assert_eq!(stage.sessions.may_open().unwrap(), Opening::Session);
+    stage.sessions.open(&mut stage.core, ChannelId(1), WINDOW);
     let full = Opening::Refuse(CONNECT_FAILED, "open failed");
-    assert_eq!(stage.sessions.may_open(b"session").unwrap(), full);
-    stage.sessions.client_close(CHANNEL).unwrap();
+    assert_eq!(stage.sessions.may_open().unwrap(), full);
+    stage
+        .sessions
+        .client_close(&mut stage.queue, CHANNEL)
+        .unwrap();
     stage.sessions.pump(&mut stage.core);
-    assert_eq!(
-        stage.sessions.may_open(b"session").unwrap(),
-        Opening::Session
-    );
+    assert_eq!(stage.sessions.may_open().unwrap(), Opening::Session);
     stage.sessions.forbid_more();
     assert!(matches!(
-        stage.sessions.may_open(b"session"),
-        Err(SessionsError::NoMoreSessions)
+        stage.sessions.may_open(),
+        Err(ServiceError::NoMoreSessions)
     ));
 }
 
@@ -272,7 +278,10 @@ fn sessions_are_counted_until_they_are_closed() {
 fn a_closed_channel_ends_its_session_and_late_frames_find_nobody() {
     let mut stage = Stage::new(policy());
     stage.request("pty-req", &terminal_request());
-    stage.sessions.client_close(CHANNEL).unwrap();
+    stage
+        .sessions
+        .client_close(&mut stage.queue, CHANNEL)
+        .unwrap();
     stage.sessions.pump(&mut stage.core);
     assert!(matches!(
         stage.helper_got()[..],
@@ -296,7 +305,10 @@ fn a_closed_channel_waits_for_the_exit_status_of_its_program() {
     stage
         .helper_says(&SessionToNet::Started { session: 1, pid: 5 }, &ours)
         .unwrap();
-    stage.sessions.client_close(CHANNEL).unwrap();
+    stage
+        .sessions
+        .client_close(&mut stage.queue, CHANNEL)
+        .unwrap();
     stage.sessions.pump(&mut stage.core);
     assert_eq!(stage.helper_got(), [start("true")]);
     assert!(stage.sessions.sessions.iter().all(Session::is_open));
@@ -324,7 +336,10 @@ fn a_closed_terminal_hangs_up_and_waits_for_its_exit_status_too() {
     stage
         .helper_says(&SessionToNet::Started { session: 1, pid: 5 }, &[])
         .unwrap();
-    stage.sessions.client_close(CHANNEL).unwrap();
+    stage
+        .sessions
+        .client_close(&mut stage.queue, CHANNEL)
+        .unwrap();
     stage.sessions.pump(&mut stage.core);
     assert!(stage.sessions.sessions.iter().all(Session::is_open));
     // A terminal without its master ends for those who read it.
@@ -356,7 +371,7 @@ fn a_hostile_helper_ends_its_own_connection_only() {
         if !matches!(frame, SessionToNet::Started { .. }) {
             assert!(matches!(
                 stage.helper_says(&frame, &descriptors),
-                Err(SessionsError::Helper(LinkError::Protocol(_)))
+                Err(ServiceError::Helper(LinkError::Protocol(_)))
             ));
             continue;
         }
@@ -376,13 +391,13 @@ fn a_helper_that_does_not_read_stops_the_client() {
         .unwrap();
     let long = "x".repeat(30_000);
     for _ in 0..1000 {
-        if stage.sessions.is_full() {
+        if stage.queue.is_full() {
             break;
         }
         stage.request("signal", &strings(&[&long]));
     }
-    assert!(stage.sessions.is_full());
+    assert!(stage.queue.is_full());
     stage.helper_got();
-    stage.sessions.flush_helper().unwrap();
-    assert!(!stage.sessions.is_full());
+    stage.queue.flush().unwrap();
+    assert!(!stage.queue.is_full());
 }

@@ -1,0 +1,23 @@
+//! Every limit that the helper puts on what others ask for, each with its reason.
+
+// Forwarding.
+
+/// Connections of one login that are being made, names under way included: each may hold two or
+/// three sockets. A browser behind `ssh -D` opens some dozens at once.
+pub const CONNECTS_MAX: usize = 128;
+/// A connection that was not made in this time is given up: the kernel would try for over two
+/// minutes, and the client's program has long lost patience.
+pub const CONNECT_TIME_MS: u64 = 60_000;
+/// How long one address may take before the next is tried beside it (RFC 8305 section 8).
+pub const CONNECT_STAGGER_MS: u64 = 250;
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+/// A name that nobody could resolve in this time has no address: resolv.conf(5) with two servers
+/// and two attempts of 2.5 seconds.
+pub const LOOKUP_TIME_MS: u64 = 10_000;
+/// Listeners with a file of one login; ports cost `net` a descriptor and us nothing.
+pub const UNIX_LISTENERS_MAX: usize = 64;
+/// Addresses that one listener binds: what a frame carries.
+pub const LISTEN_ADDRESSES_MAX: usize = crate::link::DESCRIPTORS_MAX;
+/// Connections that wait to be accepted (OpenSSH's SSH_LISTEN_BACKLOG).
+pub const LISTEN_BACKLOG: i32 = 128;

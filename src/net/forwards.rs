@@ -1,0 +1,419 @@
+//! Forwarding on one connection: the channels that carry sockets, and the listeners behind them.
+//!
+//! The helper makes every socket, under the login's policy; here they are checked, accepted from,
+//! and moved bytes between. A listener rests while the client owes answers to too many offers.
+
+use std::collections::BTreeMap;
+
+use agent_helper::forward_frame::{ForwardAnswer, ForwardRequest, Place};
+use agent_helper::frame::NetToSession;
+use agent_helper::link::LinkError;
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
+
+use super::descriptors::{listener, stream_socket};
+use super::forward_requests::{offer, refusal};
+use super::helper_queue::HelperQueue;
+use super::relay::Relay;
+use super::service::ServiceError;
+use super::session::consumed;
+use crate::limits::{ACCEPTS_PER_TURN, FORWARD_PACKET_BYTES, LISTENERS_PER_CONNECTION, OFFERS_MAX};
+use crate::ssh::{ChannelId, Core};
+
+/// All forwarding of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    channels: BTreeMap<u32, Forward>,
+    listeners: Vec<Listener>,
+    next_number: u32,
+    /// Accepting failed for want of descriptors or memory.
+    resting: bool,
+    /// Whose socket is read first in the next turn.
+    first: u32,
+}
+
+/// A channel that carries a socket, or will.
+#[derive(Debug)]
+enum Forward {
+    /// The helper connects under this number; the client's open waits for it.
+    Connecting(u32),
+    /// The client has not answered our open yet.
+    Offered(Relay),
+    Open(Relay),
+}
+
+#[derive(Debug)]
+struct Listener {
+    number: u32,
+    /// As the client asked.
+    place: Place,
+    /// Where it listens; 0 for a path.
+    port: u16,
+    /// None until the helper answered.
+    sockets: Vec<OwnedFd>,
+}
+
+/// The answer to a request to listen.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listening {
+    pub number: u32,
+    /// Where it listens, and whether the client left that open; `None`: refused.
+    pub port: Option<(u16, bool)>,
+}
+
+impl Forwards {
+    /// Whether the channel is one of these.
+    pub(super) fn has(&self, channel: ChannelId) -> bool {
+        self.channels.contains_key(&channel.0)
+    }
+
+    /// How many channels there are.
+    pub(super) fn count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Accepting failed: the listeners rest until [`Forwards::wake`].
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting
+    }
+
+    /// Accepts again.
+    pub(super) fn wake(&mut self) {
+        self.resting = false;
+    }
+
+    /// The client opens `channel` to `to`: the helper is asked.
+    pub(super) fn connect(
+        &mut self,
+        helper: &mut HelperQueue,
+        channel: ChannelId,
+        to: Place,
+    ) -> Result<(), LinkError> {
+        let number = self.take_number();
+        self.channels.insert(channel.0, Forward::Connecting(number));
+        let request = ForwardRequest::Connect { number, to };
+        helper.send(&NetToSession::Forward { request })
+    }
+
+    /// The client wants connections to `at`: the helper is asked under the number given back.
+    /// `None`: there are too many, or there is one at that path.
+    pub(super) fn listen(
+        &mut self,
+        helper: &mut HelperQueue,
+        at: Place,
+    ) -> Result<Option<u32>, LinkError> {
+        if self.listeners.len() >= LISTENERS_PER_CONNECTION {
+            return Ok(None);
+        }
+        let number = self.take_number();
+        self.listeners.push(Listener {
+            number,
+            place: at.clone(),
+            port: 0,
+            sockets: Vec::new(),
+        });
+        let request = ForwardRequest::Listen { number, at };
+        helper.send(&NetToSession::Forward { request })?;
+        Ok(Some(number))
+    }
+
+    /// The client wants no more connections to `at`; false: there is no such listener. Connections
+    /// that were accepted live on.
+    pub(super) fn cancel(
+        &mut self,
+        helper: &mut HelperQueue,
+        at: &Place,
+    ) -> Result<bool, LinkError> {
+        let is_it = |listener: &Listener| {
+            !listener.sockets.is_empty()
+                && match (&listener.place, at) {
+                    (Place::Tcp { host, .. }, Place::Tcp { host: asked, port }) => {
+                        host == asked && listener.port == *port
+                    }
+                    (place, at) => place == at,
+                }
+        };
+        let Some(index) = self.listeners.iter().position(is_it) else {
+            return Ok(false);
+        };
+        let listener = self.listeners.swap_remove(index);
+        if matches!(listener.place, Place::Unix { .. }) {
+            let request = ForwardRequest::StopListening {
+                number: listener.number,
+            };
+            helper.send(&NetToSession::Forward { request })?;
+        }
+        Ok(true)
+    }
+
+    /// The helper's answer. What a request to listen waited for is given back.
+    pub(super) fn answer(
+        &mut self,
+        core: &mut Core,
+        answer: &ForwardAnswer,
+        descriptors: Vec<OwnedFd>,
+        window: u32,
+    ) -> Result<Option<Listening>, ServiceError> {
+        match *answer {
+            ForwardAnswer::Connected { number } => {
+                let channel = self.connecting(number)?;
+                let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| unexpected("not one socket"))?;
+                let socket = stream_socket(socket).ok_or(unexpected("a socket that is none"))?;
+                let relay = Relay::new(socket);
+                self.channels.insert(channel.0, Forward::Open(relay));
+                core.open_confirm(channel, window, FORWARD_PACKET_BYTES);
+                Ok(None)
+            }
+            ForwardAnswer::NotConnected { number, failure } => {
+                let channel = self.connecting(number)?;
+                no_descriptors(&descriptors)?;
+                self.channels.remove(&channel.0);
+                let (code, words) = refusal(failure);
+                core.open_fail(channel, code, words);
+                Ok(None)
+            }
+            ForwardAnswer::Listening { number, port } => {
+                let found = self.asked(number)?;
+                if descriptors.is_empty() {
+                    return Err(unexpected("a listener without a socket"));
+                }
+                for socket in descriptors {
+                    let socket = listener(socket).ok_or(unexpected("a listener that is none"))?;
+                    found.sockets.push(socket);
+                }
+                found.port = port;
+                let open = matches!(found.place, Place::Tcp { port: 0, .. });
+                Ok(Some(Listening {
+                    number,
+                    port: Some((port, open)),
+                }))
+            }
+            ForwardAnswer::NotListening { number } => {
+                self.asked(number)?;
+                no_descriptors(&descriptors)?;
+                self.listeners.retain(|listener| listener.number != number);
+                Ok(Some(Listening { number, port: None }))
+            }
+        }
+    }
+
+    /// The client agreed to a channel of ours.
+    pub(super) fn opened(&mut self, channel: ChannelId) {
+        if let Some(forward) = self.channels.remove(&channel.0) {
+            let forward = match forward {
+                Forward::Offered(relay) => Forward::Open(relay),
+                other => other,
+            };
+            self.channels.insert(channel.0, forward);
+        }
+    }
+
+    /// The client refused it: whoever connected sees the end.
+    pub(super) fn refused(&mut self, channel: ChannelId) {
+        self.channels.remove(&channel.0);
+    }
+
+    /// SSH_MSG_CHANNEL_DATA; gives how many bytes are done with.
+    pub(super) fn client_data(&mut self, channel: ChannelId, data: &[u8]) -> usize {
+        match self.relay(channel) {
+            Some(relay) => relay.client_data(data),
+            None => data.len(),
+        }
+    }
+
+    /// SSH_MSG_CHANNEL_EOF.
+    pub(super) fn client_eof(&mut self, channel: ChannelId) {
+        if let Some(relay) = self.relay(channel) {
+            relay.client_eof();
+        }
+    }
+
+    /// SSH_MSG_CHANNEL_CLOSE. The number may be another channel's with the next message.
+    pub(super) fn client_close(&mut self, channel: ChannelId) {
+        if let Some(relay) = self.relay(channel) {
+            relay.client_close();
+            if relay.is_gone() {
+                self.channels.remove(&channel.0);
+            }
+        }
+    }
+
+    /// Reads what sockets give, each turn beginning behind the one that began the turn before; then
+    /// settles what ended.
+    pub(super) fn pump(&mut self, core: &mut Core) {
+        let (before, behind) = (..self.first, self.first..);
+        for (number, forward) in self.channels.range_mut(behind) {
+            pump_one(core, *number, forward);
+        }
+        for (number, forward) in self.channels.range_mut(before) {
+            pump_one(core, *number, forward);
+        }
+        let next = self.first.saturating_add(1);
+        let next = self.channels.range(next..).next();
+        self.first = next.map_or(0, |(number, _)| *number);
+        self.channels
+            .retain(|_, forward| !matches!(forward, Forward::Open(relay) if relay.is_gone()));
+    }
+
+    /// The sockets to wait for, by channel.
+    pub(super) fn poll_set<'a>(
+        &'a self,
+        core: &'a Core,
+    ) -> impl Iterator<Item = (u32, BorrowedFd<'a>, PollFlags)> {
+        self.channels.iter().filter_map(|(number, forward)| {
+            let Forward::Open(relay) = forward else {
+                return None;
+            };
+            let room = core.send_room(ChannelId(*number)) > 0;
+            let (socket, flags) = relay.poll(room)?;
+            Some((*number, socket, flags))
+        })
+    }
+
+    /// The listeners to wait for, by number.
+    pub(super) fn listening<'a>(
+        &'a self,
+        core: &Core,
+    ) -> impl Iterator<Item = (u32, BorrowedFd<'a>)> {
+        let accepts = !self.resting && !self.listeners.is_empty() && self.may_offer(core);
+        self.listeners
+            .iter()
+            .filter(move |_| accepts)
+            .flat_map(|listener| {
+                listener
+                    .sockets
+                    .iter()
+                    .map(|socket| (listener.number, socket.as_fd()))
+            })
+    }
+
+    /// A socket became ready.
+    pub(super) fn ready(&mut self, core: &mut Core, number: u32, flags: PollFlags) {
+        let channel = ChannelId(number);
+        let Some(relay) = self.relay(channel) else {
+            return;
+        };
+        if flags.contains(PollFlags::OUT) {
+            let done = relay.flush();
+            consumed(core, channel, done);
+        }
+        if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            relay.set_ready();
+            // An error shows at the next write too.
+            let done = relay.flush();
+            consumed(core, channel, done);
+        }
+    }
+
+    /// Somebody connected to a listener.
+    pub(super) fn accept(&mut self, core: &mut Core, number: u32, window: u32) {
+        let Some(index) = self
+            .listeners
+            .iter()
+            .position(|listener| listener.number == number)
+        else {
+            return;
+        };
+        for _ in 0..ACCEPTS_PER_TURN {
+            let accepted = match self.listeners.get(index) {
+                Some(listener) if self.may_offer(core) => accept_one(listener),
+                _ => return,
+            };
+            let (socket, from, place, port) = match accepted {
+                Ok(accepted) => accepted,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.resting = true;
+                    return;
+                }
+                // Whoever connected is gone again.
+                Err(_) => continue,
+            };
+            let (kind, extra) = offer(place, port, from);
+            if let Some(channel) = core.offer(kind, window, FORWARD_PACKET_BYTES, &extra) {
+                let relay = Relay::new(socket);
+                self.channels.insert(channel.0, Forward::Offered(relay));
+            }
+        }
+    }
+
+    fn may_offer(&self, core: &Core) -> bool {
+        let offered = self
+            .channels
+            .values()
+            .filter(|forward| matches!(forward, Forward::Offered(_)));
+        core.can_offer() && offered.count() < OFFERS_MAX
+    }
+
+    fn take_number(&mut self) -> u32 {
+        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number
+    }
+
+    fn relay(&mut self, channel: ChannelId) -> Option<&mut Relay> {
+        match self.channels.get_mut(&channel.0)? {
+            Forward::Open(relay) => Some(relay),
+            Forward::Connecting(_) | Forward::Offered(_) => None,
+        }
+    }
+
+    fn connecting(&self, number: u32) -> Result<ChannelId, ServiceError> {
+        self.channels
+            .iter()
+            .find(|(_, forward)| matches!(forward, Forward::Connecting(of) if *of == number))
+            .map(|(channel, _)| ChannelId(*channel))
+            .ok_or(unexpected("a connection that nobody asked for"))
+    }
+
+    fn asked(&mut self, number: u32) -> Result<&mut Listener, ServiceError> {
+        self.listeners
+            .iter_mut()
+            .find(|listener| listener.number == number && listener.sockets.is_empty())
+            .ok_or(unexpected("a listener that nobody asked for"))
+    }
+}
+
+fn pump_one(core: &mut Core, number: u32, forward: &mut Forward) {
+    if let Forward::Open(relay) = forward {
+        relay.pump(core, ChannelId(number));
+        relay.settle(core, ChannelId(number));
+    }
+}
+
+type Accepted<'a> = (OwnedFd, Option<std::net::SocketAddr>, &'a Place, u16);
+
+/// Takes one connection from whichever of the listener's sockets has one.
+fn accept_one(listener: &Listener) -> Result<Accepted<'_>, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let mut last = Errno::AGAIN;
+    for socket in &listener.sockets {
+        match acceptfrom_with(socket, flags) {
+            Ok((socket, from)) => {
+                let from = from.and_then(|from| std::net::SocketAddr::try_from(from).ok());
+                if from.is_some() {
+                    // As OpenSSH; a refusal costs latency only.
+                    let _ = sockopt::set_tcp_nodelay(&socket, true);
+                }
+                return Ok((socket, from, &listener.place, listener.port));
+            }
+            Err(Errno::AGAIN) => {}
+            Err(errno) => last = errno,
+        }
+    }
+    Err(last)
+}
+
+fn no_descriptors(descriptors: &[OwnedFd]) -> Result<(), ServiceError> {
+    if descriptors.is_empty() {
+        Ok(())
+    } else {
+        Err(unexpected("descriptors where none belong"))
+    }
+}
+
+fn unexpected(what: &'static str) -> ServiceError {
+    ServiceError::Helper(LinkError::Protocol(what))
+}

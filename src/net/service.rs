@@ -1,0 +1,419 @@
+//! What a logged-in client is served: sessions, forwards, and the requests about the connection.
+//!
+//! The helper does what is asked as the user and enforces the login's policy; this side answers
+//! early where it knows the answer, and keeps answers in the order of the requests.
+
+use std::collections::VecDeque;
+
+use agent_helper::forward_frame::{ForwardAnswer, Place};
+use agent_helper::frame::{Policy, SessionToNet};
+use agent_helper::link::{Link, LinkError};
+use rustix::event::PollFlags;
+use rustix::fd::{BorrowedFd, OwnedFd};
+
+use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
+use super::forwards::{Forwards, Listening};
+use super::helper_queue::HelperQueue;
+use super::session::consumed;
+use super::sessions::{Opening, Sessions, Verdict};
+use super::streams::Side;
+use crate::limits::{FORWARD_WINDOW_BYTES, NARROW_WINDOW_BYTES, WIDE_CHANNELS};
+use crate::ssh::{ChannelId, Core, Event, ProtocolError};
+
+/// Why a connection cannot be served any further.
+#[derive(Debug)]
+pub(super) enum ServiceError {
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+    /// The client opened a session after it had ruled that out itself.
+    NoMoreSessions,
+    /// The helper is gone or sent what none of ours sends.
+    Helper(LinkError),
+}
+
+impl From<ProtocolError> for ServiceError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<LinkError> for ServiceError {
+    fn from(error: LinkError) -> Self {
+        Self::Helper(error)
+    }
+}
+
+/// All that is served on one connection.
+#[derive(Debug)]
+pub(super) struct Service {
+    helper: HelperQueue,
+    sessions: Sessions,
+    forwards: Forwards,
+    replies: Replies,
+    may_forward: MayForward,
+    forwards_first: bool,
+}
+
+/// What of the policy helps to refuse early.
+#[derive(Debug, Clone, Copy)]
+struct MayForward {
+    tcp_local: bool,
+    tcp_remote: bool,
+    unix_local: bool,
+    unix_remote: bool,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Spot {
+    Program(usize, Side),
+    Forward(u32),
+    Listener(u32),
+}
+
+/// What the core is told about an event, once nothing of it is borrowed any more.
+#[derive(Debug)]
+pub(super) enum Act {
+    Nothing,
+    OpenSession(ChannelId),
+    Refuse(ChannelId, u32, &'static str),
+    /// The answer to a session's request, which has its place among others.
+    SessionReply(ChannelId, bool),
+    Reply(ChannelId, bool),
+    Consumed(ChannelId, usize),
+    GlobalReplies,
+}
+
+impl Service {
+    pub(super) fn new(helper: Link, policy: Policy, wants_eow: bool) -> Self {
+        let forwarding = &policy.forwarding;
+        let may_forward = MayForward {
+            tcp_local: forwarding.tcp_local,
+            tcp_remote: forwarding.tcp_remote,
+            unix_local: forwarding.unix_local,
+            unix_remote: forwarding.unix_remote,
+        };
+        Self {
+            helper: HelperQueue::new(helper),
+            sessions: Sessions::new(policy, wants_eow),
+            forwards: Forwards::default(),
+            replies: Replies::default(),
+            may_forward,
+            forwards_first: false,
+        }
+    }
+
+    /// No more of the client's messages can be served now.
+    pub(super) fn is_full(&self) -> bool {
+        self.helper.is_full()
+    }
+
+    /// For what holds of sessions only.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Accepting failed for want of descriptors or memory; [`Service::wake_listeners`] is due later.
+    pub(super) fn listeners_rest(&self) -> bool {
+        self.forwards.is_resting()
+    }
+
+    /// Accepts again.
+    pub(super) fn wake_listeners(&mut self) {
+        self.forwards.wake();
+    }
+
+    /// Handles an event about channels, as far as that goes while the core's bytes are borrowed.
+    pub(super) fn event(&mut self, event: Event<'_>) -> Result<Act, ServiceError> {
+        Ok(match event {
+            Event::ChannelOpen {
+                channel,
+                kind,
+                extra,
+            } => return self.open(channel, kind, extra),
+            Event::ChannelOpened { channel } => {
+                self.forwards.opened(channel);
+                Act::Nothing
+            }
+            Event::ChannelRefused { channel, .. } => {
+                self.forwards.refused(channel);
+                Act::Nothing
+            }
+            Event::ChannelRequest {
+                channel,
+                want_reply,
+                ..
+            } if self.forwards.has(channel) => {
+                // None is known on such channels.
+                if want_reply {
+                    Act::Reply(channel, false)
+                } else {
+                    Act::Nothing
+                }
+            }
+            Event::ChannelRequest {
+                channel,
+                kind,
+                want_reply,
+                extra,
+            } => {
+                let helper = &mut self.helper;
+                let request = self
+                    .sessions
+                    .request(helper, channel, kind, want_reply, extra);
+                match request? {
+                    Verdict::Known(success) if want_reply => Act::SessionReply(channel, success),
+                    Verdict::Known(_) | Verdict::Later => Act::Nothing,
+                }
+            }
+            Event::ChannelData { channel, data } => {
+                let done = if self.forwards.has(channel) {
+                    self.forwards.client_data(channel, data)
+                } else {
+                    self.sessions.client_data(channel, data)
+                };
+                Act::Consumed(channel, done)
+            }
+            Event::ChannelEof { channel } => {
+                if self.forwards.has(channel) {
+                    self.forwards.client_eof(channel);
+                } else {
+                    self.sessions.client_eof(channel);
+                }
+                Act::Nothing
+            }
+            Event::ChannelClose { channel } => {
+                if self.forwards.has(channel) {
+                    self.forwards.client_close(channel);
+                } else {
+                    self.sessions.client_close(&mut self.helper, channel)?;
+                }
+                Act::Nothing
+            }
+            Event::GlobalRequest {
+                name,
+                want_reply,
+                extra,
+            } => {
+                self.global_request(name, want_reply, extra)?;
+                Act::GlobalReplies
+            }
+            _ => Act::Nothing,
+        })
+    }
+
+    /// Does what [`Service::event`] left to do.
+    pub(super) fn apply(&mut self, act: Act, core: &mut Core) {
+        match act {
+            Act::Nothing => {}
+            Act::OpenSession(channel) => {
+                let window = self.window();
+                self.sessions.open(core, channel, window);
+            }
+            Act::Refuse(channel, code, why) => core.open_fail(channel, code, why),
+            Act::SessionReply(channel, success) => self.sessions.answer(core, channel, success),
+            Act::Reply(channel, success) => core.reply(channel, success),
+            Act::Consumed(channel, len) => consumed(core, channel, len),
+            Act::GlobalReplies => self.replies.flush(core),
+        }
+    }
+
+    fn open(&mut self, channel: ChannelId, kind: &[u8], extra: &[u8]) -> Result<Act, ServiceError> {
+        if kind == b"session" {
+            return Ok(match self.sessions.may_open()? {
+                Opening::Session => Act::OpenSession(channel),
+                Opening::Refuse(code, why) => Act::Refuse(channel, code, why),
+            });
+        }
+        let may = match kind {
+            b"direct-tcpip" => self.may_forward.tcp_local,
+            b"direct-streamlocal@openssh.com" => self.may_forward.unix_local,
+            b"tun@openssh.com" => false,
+            _ => return Ok(Act::Refuse(channel, UNKNOWN_TYPE, "unknown channel type")),
+        };
+        match target(kind, extra)? {
+            Some(to) if may => {
+                self.forwards.connect(&mut self.helper, channel, to)?;
+                Ok(Act::Nothing)
+            }
+            _ => Ok(Act::Refuse(channel, PROHIBITED, "open failed")),
+        }
+    }
+
+    fn global_request(
+        &mut self,
+        name: &[u8],
+        want_reply: bool,
+        extra: &[u8],
+    ) -> Result<(), ServiceError> {
+        let reply = match ListenRequest::decode(name, extra)? {
+            ListenRequest::Begin(at) => self.listen(at, want_reply)?,
+            ListenRequest::Cancel(at) => Reply::known(self.forwards.cancel(&mut self.helper, &at)?),
+            ListenRequest::Impossible => Reply::known(false),
+            ListenRequest::None => {
+                let known = name == b"no-more-sessions@openssh.com";
+                if known {
+                    self.sessions.forbid_more();
+                }
+                Reply::known(known)
+            }
+        };
+        if want_reply {
+            self.replies.0.push_back(reply);
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, at: Place, want_reply: bool) -> Result<Reply, ServiceError> {
+        let may = match &at {
+            // A port that nobody learns of is of no use (OpenSSH refuses it too).
+            Place::Tcp { port, .. } => self.may_forward.tcp_remote && (want_reply || *port != 0),
+            Place::Unix { .. } => self.may_forward.unix_remote,
+        };
+        if !may {
+            return Ok(Reply::known(false));
+        }
+        Ok(match self.forwards.listen(&mut self.helper, at)? {
+            Some(number) => Reply::Later(number),
+            None => Reply::known(false),
+        })
+    }
+
+    /// Handles what the helper sent.
+    pub(super) fn helper_frames(&mut self, core: &mut Core) -> Result<(), ServiceError> {
+        while let Some((frame, descriptors)) = self.helper.receive()? {
+            match frame {
+                SessionToNet::Forward { answer } => self.forwarded(core, &answer, descriptors)?,
+                frame => {
+                    self.sessions
+                        .helper_frame(core, &mut self.helper, frame, descriptors)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forwarded(
+        &mut self,
+        core: &mut Core,
+        answer: &ForwardAnswer,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), ServiceError> {
+        let window = self.window();
+        if let Some(listening) = self.forwards.answer(core, answer, descriptors, window)? {
+            self.replies.answered(&listening);
+            self.replies.flush(core);
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for the helper.
+    pub(super) fn flush_helper(&mut self) -> Result<(), ServiceError> {
+        Ok(self.helper.flush()?)
+    }
+
+    /// The helper's socket, and whether frames wait for it.
+    pub(super) fn helper(&self) -> (BorrowedFd<'_>, bool) {
+        self.helper.poll()
+    }
+
+    /// Reads what programs and sockets give. Terminals are first always, since a person waits there;
+    /// then sessions and forwards in turn, so that none keeps the others from the outbox.
+    pub(super) fn pump(&mut self, core: &mut Core) {
+        self.sessions.pump_terminals(core);
+        if self.forwards_first {
+            self.forwards.pump(core);
+        }
+        self.sessions.pump(core);
+        if !self.forwards_first {
+            self.forwards.pump(core);
+        }
+        self.forwards_first = !self.forwards_first;
+    }
+
+    /// Calls `watch` with every descriptor to wait for.
+    pub(super) fn poll_set<'a>(
+        &'a self,
+        core: &'a Core,
+        mut watch: impl FnMut(Spot, BorrowedFd<'a>, PollFlags),
+    ) {
+        for (index, side, descriptor) in self.sessions.poll_set(core) {
+            let flags = if side == Side::Input {
+                PollFlags::OUT
+            } else {
+                PollFlags::IN
+            };
+            watch(Spot::Program(index, side), descriptor, flags);
+        }
+        for (number, socket, flags) in self.forwards.poll_set(core) {
+            watch(Spot::Forward(number), socket, flags);
+        }
+        for (number, socket) in self.forwards.listening(core) {
+            watch(Spot::Listener(number), socket, PollFlags::IN);
+        }
+    }
+
+    /// A descriptor became ready.
+    pub(super) fn ready(&mut self, core: &mut Core, spot: Spot, flags: PollFlags) {
+        match spot {
+            Spot::Program(index, side) => self.sessions.stream_ready(core, index, side),
+            Spot::Forward(number) => self.forwards.ready(core, number, flags),
+            Spot::Listener(number) => {
+                let window = self.window();
+                self.forwards.accept(core, number, window);
+            }
+        }
+    }
+
+    /// The window for one more channel: what clients may have under way in all is bounded.
+    fn window(&self) -> u32 {
+        if self.sessions.count() + self.forwards.count() < WIDE_CHANNELS {
+            FORWARD_WINDOW_BYTES
+        } else {
+            NARROW_WINDOW_BYTES
+        }
+    }
+}
+
+/// Answers to global requests, in the order of the requests (RFC 4254 section 4): one that is known
+/// waits for those before it. The core bounds how many there are.
+#[derive(Debug, Default)]
+struct Replies(VecDeque<Reply>);
+
+#[derive(Debug)]
+enum Reply {
+    /// Whether it succeeded, and the port to name.
+    Known(bool, Option<u16>),
+    /// The helper is asked to listen under this number.
+    Later(u32),
+}
+
+impl Reply {
+    fn known(success: bool) -> Self {
+        Self::Known(success, None)
+    }
+}
+
+impl Replies {
+    fn answered(&mut self, listening: &Listening) {
+        let waiting = self
+            .0
+            .iter_mut()
+            .find(|reply| matches!(reply, Reply::Later(number) if *number == listening.number));
+        if let Some(reply) = waiting {
+            let named = listening.port.filter(|(_, open)| *open);
+            *reply = Reply::Known(listening.port.is_some(), named.map(|(port, _)| port));
+        }
+    }
+
+    fn flush(&mut self, core: &mut Core) {
+        while let Some(Reply::Known(success, port)) = self.0.front() {
+            let extra = port.map(|port| u32::from(port).to_be_bytes());
+            core.global_reply(*success, extra.as_ref().map_or(&[], |port| &port[..]));
+            self.0.pop_front();
+        }
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
+    }
+}
