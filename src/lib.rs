@@ -1,10 +1,12 @@
 //! `agent`, an SSH server in one static file. ARCHITECTURE.md is the map.
 
 pub mod account;
+pub mod allocator;
 pub mod authorized_keys;
 pub mod cli;
 pub mod config;
 pub mod confine;
+pub mod fault;
 mod footprint;
 pub mod frames;
 pub mod host_certificates;

@@ -231,8 +231,13 @@ pub const LINGER_MS: u32 = 500;
 
 /// Stack below the caller that survives giving it back: what the call that does so pushes itself.
 pub const STACK_KEPT_BYTES: usize = 1024;
-/// Allocations from this size on are mappings of their own, which go back when they are freed.
-pub const OWN_MAPPING_BYTES: usize = 64 * 1024;
+/// Allocations from this size on are mappings of their own.
+pub const OWN_MAPPING_BYTES: usize = 2 * 1024;
+/// Freed buffers that are kept for the next of the same length: a connection at work has about four
+/// kinds, and few are at work at the same moment.
+pub const KEPT_BUFFERS: usize = 16;
+/// Larger freed buffers go back at once.
+pub const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 /// A connection without traffic for this long gives its buffers back.
 pub const IDLE_RELEASE_MS: u32 = 1000;
 

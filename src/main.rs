@@ -2,7 +2,12 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: agent::allocator::OneHeap = agent::allocator::OneHeap;
+
 fn main() -> ExitCode {
+    agent::fault::ends_the_process();
+    agent::allocator::prepare();
     if let Some(status) = agent::memexec::run_as_helper(std::env::args_os()) {
         return status;
     }

@@ -59,6 +59,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::allocator;
 use crate::config::{Config, Loaded};
 use crate::footprint;
 use crate::host_keys::HostKey;
@@ -188,6 +189,7 @@ impl Monitor {
             self.poller.wait(timeout, &mut ready);
             let nothing_came = ready.is_empty() && timeout == Some(footprint::QUIET);
             if nothing_came {
+                allocator::give_back();
                 footprint::give_back_program_pages();
             }
             quiet = nothing_came;

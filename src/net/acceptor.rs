@@ -15,8 +15,8 @@ use rustix::net::{SocketFlags, accept_with};
 use super::client::ClientSocket;
 use super::connection::{self, Adoption};
 use super::logger;
-use super::memory;
 use super::threads::Threads;
+use crate::allocator;
 use crate::footprint;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
 use crate::limits::ACCEPT_RETRY_MS;
@@ -111,9 +111,7 @@ impl Acceptor<'_> {
         self.quiet = until_quiet && polled == Ok(0);
         if self.quiet {
             footprint::give_back_program_pages();
-            if self.threads.is_empty() {
-                memory::release_heap();
-            }
+            allocator::give_back();
         }
         match polled {
             Ok(_) | Err(Errno::INTR) => {}

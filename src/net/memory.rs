@@ -1,8 +1,8 @@
 //! Gives memory back to the system: an idle connection costs little only if what it needed for a
 //! moment does not stay.
 //!
-//! Sources: mallopt(3), madvise(2), pthread_getattr_np(3).
-#![allow(unsafe_code)] // the C library's settings, and madvise on the own stack
+//! Sources: madvise(2), pthread_getattr_np(3).
+#![allow(unsafe_code)] // madvise on the own stack
 
 use std::mem::MaybeUninit;
 
@@ -10,31 +10,6 @@ use rustix::mm::{Advice, madvise};
 use rustix::param::page_size;
 
 use crate::limits::STACK_KEPT_BYTES;
-
-/// Settings of the C library's allocator, before the first thread: one heap for all threads (each
-/// would get its own, of some pages at least), and buffers as mappings of their own, which go back
-/// at once when they are freed.
-pub(super) fn prepare() {
-    #[cfg(target_env = "gnu")]
-    {
-        let large = i32::try_from(crate::limits::OWN_MAPPING_BYTES).unwrap_or(i32::MAX);
-        // SAFETY: takes two integers; no other thread allocates, since there is none yet.
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, 1);
-            libc::mallopt(libc::M_MMAP_THRESHOLD, large);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, large);
-        }
-    }
-}
-
-/// Gives back what the allocator holds and nobody uses: after the last connection.
-pub(super) fn release_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes an integer, may be called by any thread at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
 
 /// Gives back the part of the calling thread's stack that lies below what is in use: key exchanges
 /// go deep, waiting does not.

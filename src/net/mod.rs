@@ -40,7 +40,6 @@ use threads::Threads;
 
 /// The role's entry: serves until the monitor closes the link.
 pub fn main() -> ExitCode {
-    memory::prepare();
     let Some(inherited) = Inherited::take() else {
         return ExitCode::FAILURE;
     };
