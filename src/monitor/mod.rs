@@ -57,7 +57,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::allocator;
 use crate::config::{Config, Loaded};
@@ -177,7 +177,6 @@ struct Monitor {
 impl Monitor {
     fn run(&mut self) -> ExitCode {
         let mut ready = Vec::new();
-        footprint::give_back_program_pages();
         let mut quiet = true;
         loop {
             let next = self.timers.next_in(Instant::now());
@@ -186,13 +185,14 @@ impl Monitor {
             } else {
                 Some(next.map_or(footprint::QUIET, |next| next.min(footprint::QUIET)))
             };
-            self.poller.wait(timeout, &mut ready);
-            let nothing_came = ready.is_empty() && timeout == Some(footprint::QUIET);
-            if nothing_came {
+            if quiet {
                 allocator::give_back();
-                footprint::give_back_program_pages();
+                self.poller.rest(timeout);
+                self.poller.wait(Some(Duration::ZERO), &mut ready);
+            } else {
+                self.poller.wait(timeout, &mut ready);
             }
-            quiet = nothing_came;
+            quiet = !quiet && ready.is_empty() && timeout == Some(footprint::QUIET);
             for event in &ready {
                 if self.event(*event) == Some(Split::Parent) {
                     return ExitCode::SUCCESS;

@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io;
 
 use super::ids::{ConnectionKey, NetId};
+use crate::footprint;
 
 /// Where an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,13 @@ impl std::fmt::Debug for Poller {
     }
 }
 
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
 /// Events taken at once; more come in the next turn.
 const EVENTS_PER_TURN: usize = 64;
 
@@ -116,14 +124,20 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, descriptor);
     }
 
+    /// Waits for at most `timeout` (`None`: for ever) with little memory; what came is for
+    /// [`Self::wait`] to say.
+    pub(super) fn rest(&self, timeout: Option<Duration>) {
+        let timeout = timeout.map(timespec);
+        let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
+        // An error is said by the wait that follows, which meets the same.
+        let _ = footprint::rest(&mut set, timeout.as_ref());
+    }
+
     /// Waits for at most `timeout` (`None`: for ever) and calls `each` for what is ready.
     pub(super) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
         ready.clear();
         self.events.clear();
-        let timeout = timeout.map(|time| Timespec {
-            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(time.subsec_nanos()),
-        });
+        let timeout = timeout.map(timespec);
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         if let Err(error) = epoll::wait(&self.epoll, spare, timeout.as_ref())
             && error != io::Errno::INTR

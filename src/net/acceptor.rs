@@ -32,7 +32,6 @@ pub(super) fn serve(listeners: Vec<OwnedFd>, threads: &Arc<Threads>) -> Result<(
         stopping: false,
         quiet: true,
     };
-    footprint::give_back_program_pages();
     loop {
         if acceptor.stopping && threads.is_empty() {
             return Ok(());
@@ -103,16 +102,18 @@ impl Acceptor<'_> {
             (Some(rest), Some(fallback)) => Some(rest.min(fallback)),
             (rest, fallback) => rest.or(fallback),
         };
+        let resting = timeout.is_none() && self.quiet;
         let until_quiet = timeout.is_none() && !self.quiet;
         let timeout = timeout
             .or(until_quiet.then_some(footprint::QUIET))
             .and_then(|timeout| Timespec::try_from(timeout).ok());
-        let polled = poll(&mut set, timeout.as_ref());
-        self.quiet = until_quiet && polled == Ok(0);
-        if self.quiet {
-            footprint::give_back_program_pages();
+        let polled = if resting {
             allocator::give_back();
-        }
+            footprint::rest(&mut set, None)
+        } else {
+            poll(&mut set, timeout.as_ref())
+        };
+        self.quiet = until_quiet && polled == Ok(0);
         match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(LinkError::System(errno)),

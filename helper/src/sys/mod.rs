@@ -27,7 +27,8 @@ use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::Pid;
 
-use arch::{number, syscall5};
+use arch::number;
+pub use arch::syscall5;
 
 /// For the start stub: the only kind of relocation in a static position-independent executable.
 pub const RELOCATION_RELATIVE: usize = arch::RELOCATION_RELATIVE;
