@@ -186,6 +186,7 @@ impl Monitor {
                 Some(next.map_or(footprint::QUIET, |next| next.min(footprint::QUIET)))
             };
             if quiet {
+                self.nets.release_buffers();
                 allocator::give_back();
                 self.poller.rest(timeout);
                 self.poller.wait(Some(Duration::ZERO), &mut ready);

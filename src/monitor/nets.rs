@@ -76,6 +76,13 @@ impl Nets {
         self.all.iter().map(|(id, net)| (*id, net))
     }
 
+    /// Gives the receive buffers back, for the time until somebody has something to say again.
+    pub(super) fn release_buffers(&mut self) {
+        for net in self.all.values_mut() {
+            Link::release_buffer(&mut net.assembly);
+        }
+    }
+
     pub(super) fn remove(&mut self, id: NetId) -> Option<Net> {
         self.all.remove(&id)
     }
