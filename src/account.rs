@@ -11,7 +11,7 @@ use std::ptr;
 use agent_helper::frame::Identity;
 use zeroize::Zeroize;
 
-use crate::limits::{ACCOUNT_BUFFER_MAX_BYTES, GROUPS_MAX, USER_NAME_MAX_BYTES};
+use crate::limits::{ACCOUNT_BUFFER_MAX_BYTES, GROUPS_MAX, SHADOW_LINE_BYTES, USER_NAME_MAX_BYTES};
 
 /// One account as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,7 @@ impl Account {
             let wanted = usize::try_from(count).unwrap_or(0);
             if result >= 0 {
                 groups.truncate(wanted);
+                groups.shrink_to_fit();
                 return groups;
             }
             if capacity >= GROUPS_MAX {
@@ -220,13 +221,13 @@ fn fetch(
 
 fn shadow_state(name: &[u8]) -> Option<State> {
     let name = CString::new(name).ok()?;
-    let mut buffer: Vec<libc::c_char> = vec![0; ACCOUNT_BUFFER_MAX_BYTES];
+    let mut buffer: Vec<libc::c_char> = vec![0; SHADOW_LINE_BYTES];
     // SAFETY: all fields are integers and pointers, for which zeroes are valid.
     let mut entry: libc::spwd = unsafe { std::mem::zeroed() };
     let mut found = ptr::null_mut();
     // SAFETY: `name` is NUL-terminated, all pointers are valid for the call, the length is the
     // buffer's.
-    let result = unsafe {
+    let mut ask = |buffer: &mut Vec<libc::c_char>| unsafe {
         libc::getspnam_r(
             name.as_ptr(),
             &raw mut entry,
@@ -235,6 +236,12 @@ fn shadow_state(name: &[u8]) -> Option<State> {
             &raw mut found,
         )
     };
+    let mut result = ask(&mut buffer);
+    if result == libc::ERANGE {
+        buffer.zeroize();
+        buffer = vec![0; ACCOUNT_BUFFER_MAX_BYTES];
+        result = ask(&mut buffer);
+    }
     if result != 0 || found.is_null() {
         return None;
     }

@@ -35,6 +35,8 @@ pub const FROZEN_BYTES: usize = 64 * 1024;
 pub const USER_NAME_MAX_BYTES: usize = 256;
 /// One entry of the account database; the largest seen in practice are groups of directories.
 pub const ACCOUNT_BUFFER_MAX_BYTES: usize = 64 * 1024;
+/// What a line of /etc/shadow takes, but for freak ones: the first buffer, which is wiped afterwards.
+pub const SHADOW_LINE_BYTES: usize = 1500;
 /// Supplementary groups: the kernel's NGROUPS_MAX.
 pub const GROUPS_MAX: usize = 65536;
 
