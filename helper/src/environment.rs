@@ -70,6 +70,8 @@ pub struct SessionVariables<'a> {
     pub terminal: Option<(&'a [u8], &'a [u8])>,
     /// What the client asked for where something else is run.
     pub original_command: Option<&'a [u8]>,
+    /// Path of the file that says how the user logged in.
+    pub auth_info: Option<&'a [u8]>,
     /// Content of `~/.ssh/environment`, if it is to be honoured.
     pub file: Option<&'a [u8]>,
 }
@@ -107,6 +109,9 @@ pub fn build(policy: &Policy, session: &SessionVariables<'_>) -> (Environment, V
     }
     environment.set_all(&policy.set_env);
     environment.set_all(policy.environment.iter().filter(about_connection));
+    if let Some(path) = session.auth_info {
+        environment.set(b"SSH_USER_AUTH", path);
+    }
     if let Some((_, path)) = session.terminal {
         environment.set(b"SSH_TTY", path);
     }
@@ -209,6 +214,7 @@ mod tests {
             client: &client,
             terminal: Some((b"xterm", b"/dev/pts/3")),
             original_command: Some(b"id"),
+            auth_info: Some(b"/tmp/sshauth.1.0"),
             file: Some(b"# comment\n\n  B=file\nC=file\nSSH_CLIENT=file\nnonsense\n"),
         };
         let (environment, complaints) = build(&policy, &session);
@@ -225,7 +231,8 @@ mod tests {
                 "HOME=/home/alice",
                 "B=file",
                 "C=set",
-                "SSH_CONNECTION=192.0.2.1 1 192.0.2.2 22"
+                "SSH_CONNECTION=192.0.2.1 1 192.0.2.2 22",
+                "SSH_USER_AUTH=/tmp/sshauth.1.0"
             ]
         );
         assert_eq!(complaints, b"Bad line 6 in ~/.ssh/environment\n");

@@ -53,6 +53,8 @@ wire_struct! {
         pub user_environment: Vec<Bytes>,
         /// The command of `ForceCommand` or of `command=` in the key line.
         pub forced_command: Option<Bytes>,
+        /// How the user logged in, a line for each method (ExposeAuthInfo); empty: not exposed.
+        pub auth_info: Bytes,
         /// PermitTTY, less `no-pty` or `restrict`.
         pub permit_pty: bool,
         /// PermitUserRC, less `no-user-rc` or `restrict`, and not with `ForceCommand`.

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod auth_info;
 pub mod connect;
 pub mod environment;
 pub mod forward;

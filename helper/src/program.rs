@@ -38,6 +38,8 @@ pub struct Program<'a> {
     pub command: Option<&'a [u8]>,
     /// What the client asked for, where `command` is forced.
     pub original_command: Option<&'a [u8]>,
+    /// Path for SSH_USER_AUTH.
+    pub auth_info: Option<&'a [u8]>,
     /// Subsystems have no `~/.ssh/rc`.
     pub is_subsystem: bool,
     /// `env` requests.
@@ -85,6 +87,7 @@ pub fn run(program: &Program<'_>, standard: &Standard) -> ! {
             client: program.environment,
             terminal: program.terminal,
             original_command: program.original_command,
+            auth_info: program.auth_info,
             file: file.as_deref(),
         },
     );

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 
+use crate::auth_info::AuthInfo;
 use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
 use crate::program::{self, Standard};
 use crate::signal;
@@ -67,6 +68,8 @@ struct Process {
     /// The client may send signals: neither a forced command nor a subsystem, as sshd.
     takes_signals: bool,
     has_terminal: bool,
+    /// Lies there as long as the process lives.
+    _auth_info: Option<AuthInfo>,
 }
 
 #[derive(Debug)]
@@ -476,8 +479,14 @@ fn launch(
             (Standard::Pipes(input, output, errors), None)
         }
     };
+    let info = &*policy.auth_info;
+    // A full disk or the like is no reason to keep the user out.
+    let auth_info = (!info.is_empty())
+        .then(|| AuthInfo::write(info).ok())
+        .flatten();
     let program = program::Program {
         policy,
+        auth_info: auth_info.as_ref().map(AuthInfo::path),
         command: decision.command,
         original_command: decision.original_command,
         is_subsystem: decision.is_subsystem,
@@ -493,6 +502,7 @@ fn launch(
                 pid,
                 takes_signals: decision.takes_signals,
                 has_terminal: terminal.is_some(),
+                _auth_info: auth_info,
             };
             Ok((process, ours))
         }

@@ -145,6 +145,7 @@ impl Config {
             global.keep_first(&section.settings);
         }
         let listen = listen(&global, as_root, &mut errors);
+        commands_have_users(&global, &mut errors);
         if errors.is_empty() {
             Ok((
                 Self {
@@ -237,6 +238,29 @@ fn default_file(as_root: bool) -> Option<PathBuf> {
     candidates
         .into_iter()
         .find(|path| path.try_exists().unwrap_or(true))
+}
+
+/// A command without its user would not be run, and nobody would be told.
+fn commands_have_users(global: &Settings, errors: &mut Vec<ConfigError>) {
+    for (keyword, command, user) in [
+        (
+            "AuthorizedKeysCommand",
+            &global.authorized_keys_command,
+            &global.authorized_keys_command_user,
+        ),
+        (
+            "AuthorizedPrincipalsCommand",
+            &global.authorized_principals_command,
+            &global.authorized_principals_command_user,
+        ),
+    ] {
+        if matches!(command, Some(Some(_))) && !matches!(user, Some(Some(_))) {
+            errors.push(ConfigError {
+                place: keyword.to_owned(),
+                message: format!("needs {keyword}User: an account that it runs as"),
+            });
+        }
+    }
 }
 
 /// The addresses to listen on; each ListenAddress without a port stands for all of `Port`.

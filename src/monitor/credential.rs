@@ -15,6 +15,7 @@ use crate::config::options::PubkeyAuthOptions;
 use crate::limits::KEY_BLOB_MAX_BYTES;
 use crate::pattern;
 use crate::ssh::auth::PublicKeyRequest;
+use crate::ssh::crypto::base64;
 use crate::ssh::crypto::certificate::{Certificate, CertificateOption, Kind};
 use crate::ssh::crypto::public_key::{KeyType, Presence, PublicKey};
 use crate::ssh::wire::Reader;
@@ -172,6 +173,12 @@ pub(super) fn describe(blob: &[u8]) -> String {
         );
     }
     PublicKey::from_blob(blob).map_or_else(|_| String::new(), |key| key_text(&key, ""))
+}
+
+/// A public key or certificate as files have it: type and base64.
+pub(super) fn public_text(blob: &[u8]) -> String {
+    let name = Reader::new(blob).string("key type").unwrap_or_default();
+    format!("{} {}", String::from_utf8_lossy(name), base64::encode(blob))
 }
 
 fn check_certificate(

@@ -75,6 +75,44 @@ impl Findings {
     }
 }
 
+/// Where lines come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    KeyFiles,
+    PrincipalsFile,
+    KeysCommand,
+    PrincipalsCommand,
+}
+
+impl Source {
+    /// For the log, before the number of the file.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::KeyFiles => "key file",
+            Self::PrincipalsFile => "principals file",
+            Self::KeysCommand => "AuthorizedKeysCommand",
+            Self::PrincipalsCommand => "AuthorizedPrincipalsCommand",
+        }
+    }
+
+    /// The reason code where nothing of it counts.
+    pub(super) fn refusal(self) -> &'static str {
+        match self {
+            Self::KeyFiles | Self::PrincipalsFile => "strict-modes",
+            Self::KeysCommand => "keys-command",
+            Self::PrincipalsCommand => "principals-command",
+        }
+    }
+
+    /// The source, and the file where there may be several.
+    fn place(self, file: u32) -> String {
+        match self {
+            Self::KeyFiles => format!("{} {}", self.name(), file.saturating_add(1)),
+            _ => self.name().to_owned(),
+        }
+    }
+}
+
 /// Looks at lines, one after the other.
 #[derive(Debug)]
 pub(super) struct Judge {
@@ -84,8 +122,7 @@ pub(super) struct Judge {
     /// Whose account it is to be.
     user: Vec<u8>,
     client: Client,
-    /// What the files are, for the log.
-    source: &'static str,
+    source: Source,
     findings: Findings,
 }
 
@@ -93,7 +130,7 @@ pub(super) struct Judge {
 type Refusal = (&'static str, String);
 
 impl Judge {
-    pub(super) fn new(wanted: Wanted, user: &[u8], client: Client, source: &'static str) -> Self {
+    pub(super) fn new(wanted: Wanted, user: &[u8], client: Client, source: Source) -> Self {
         let text = match &wanted {
             Wanted::Key(key) => base64::encode(&key.blob),
             Wanted::Authority(certified) => base64::encode(&certified.certificate.authority.blob),
@@ -199,7 +236,7 @@ impl Judge {
         let (options, name) = match parse_principal(line) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Ok(None),
-            Err(error) => return Err(("principals-line-malformed", format!("skipped: {error}"))),
+            Err(error) => return Err(("cert-principals-line", format!("skipped: {error}"))),
         };
         if !certified.certificate.principals.iter().any(|it| it == name) {
             return Ok(None);
@@ -233,7 +270,7 @@ impl Judge {
     /// A file that StrictModes or its kind forbids, or a command that did not do its work.
     pub(super) fn refused(&mut self, file: u32, why: &str) {
         self.forget(file);
-        self.findings.refusal.get_or_insert("strict-modes");
+        self.findings.refusal.get_or_insert(self.source.refusal());
         self.push_report(format!("Authentication refused: {why}"));
     }
 
@@ -244,12 +281,12 @@ impl Judge {
 
     /// About a file as a whole.
     pub(super) fn report(&mut self, file: u32, words: &str) {
-        let place = format!("{} {}", self.source, file.saturating_add(1));
+        let place = self.source.place(file);
         self.push_report(format!("{place}: {words}"));
     }
 
     fn report_line(&mut self, file: u32, number: u32, words: &str) {
-        let place = format!("{} {} line {number}", self.source, file.saturating_add(1));
+        let place = format!("{} line {number}", self.source.place(file));
         self.push_report(format!("{place}: {words}"));
     }
 

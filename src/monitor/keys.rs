@@ -225,7 +225,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::limits::KEY_LINE_REPORTS_MAX;
-    use crate::monitor::key_lines::{Client, Found, Wanted};
+    use crate::monitor::key_lines::{Client, Found, Source, Wanted};
     use crate::ssh::crypto::public_key::PublicKey;
 
     const KEY: &str =
@@ -239,7 +239,7 @@ mod tests {
 
     fn judge() -> Judge {
         let key = PublicKey::from_blob(&blob()).unwrap();
-        Judge::new(Wanted::Key(key), b"alice", client(), "key file")
+        Judge::new(Wanted::Key(key), b"alice", client(), Source::KeyFiles)
     }
 
     fn client() -> Client {

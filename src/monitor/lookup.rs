@@ -14,7 +14,7 @@ use agent_helper::wire::Bytes;
 use super::connection::{Attempt, Connection};
 use super::credential::Credential;
 use super::ids::ConnectionKey;
-use super::key_lines::{Certified, Client, Findings, Found, Judge, Wanted};
+use super::key_lines::{Certified, Client, Findings, Found, Judge, Source, Wanted};
 use super::key_reading::{Reading, expand};
 use super::keys::KeySearch;
 use super::socket::{Ends, host_text};
@@ -98,7 +98,7 @@ impl Lookup {
         }
     }
 
-    fn judge(&self, wanted: Wanted, user: &[u8], source: &'static str) -> Box<KeySearch> {
+    fn judge(&self, wanted: Wanted, user: &[u8], source: Source) -> Box<KeySearch> {
         let judge = Judge::new(wanted, user, self.client.clone(), source);
         Box::new(KeySearch::new(judge))
     }
@@ -207,7 +207,7 @@ impl Lookup {
                     .map(|pattern| user_file(pattern, account))
                     .collect();
                 let wanted = self.wanted_in_key_files();
-                let search = self.judge(wanted, &account.name, "key file");
+                let search = self.judge(wanted, &account.name, Source::KeyFiles);
                 Errand::Read(read_files(attempt, files, as_root, search))
             }
             Place::PrincipalsFile(certified) => {
@@ -216,7 +216,7 @@ impl Lookup {
                 };
                 let files = vec![user_file(pattern, account)];
                 let wanted = Wanted::Principal(Rc::clone(certified));
-                let search = self.judge(wanted, &account.name, "principals file");
+                let search = self.judge(wanted, &account.name, Source::PrincipalsFile);
                 Errand::Read(read_files(attempt, files, as_root, search))
             }
             Place::Trusted(certified) => {
@@ -230,14 +230,14 @@ impl Lookup {
             Place::PrincipalsCommand(certified) => self.command(
                 options.authorized_principals_command.as_ref(),
                 options.authorized_principals_command_user.as_ref(),
-                ("AuthorizedPrincipalsCommand", "principals-command"),
+                Source::PrincipalsCommand,
                 Wanted::Principal(Rc::clone(certified)),
                 (attempt, ends, as_root),
             ),
             Place::KeysCommand => self.command(
                 options.authorized_keys_command.as_ref(),
                 options.authorized_keys_command_user.as_ref(),
-                ("AuthorizedKeysCommand", "keys-command"),
+                Source::KeysCommand,
                 self.wanted_in_key_files(),
                 (attempt, ends, as_root),
             ),
@@ -248,7 +248,7 @@ impl Lookup {
         &self,
         words: Option<&Vec<String>>,
         user: Option<&String>,
-        (keyword, refusal): (&'static str, &'static str),
+        source: Source,
         wanted: Wanted,
         (attempt, ends, as_root): (&Attempt, Ends, bool),
     ) -> Errand {
@@ -263,18 +263,19 @@ impl Lookup {
         };
         let name = user.map(|user| tokens.expand(user));
         let Some(runner) = name.as_deref().and_then(account::lookup) else {
+            let keyword = source.name();
             log::error!("{keyword} is not run: {keyword}User is no account; set it to one");
-            return Errand::Nothing(Some(refusal));
+            return Errand::Nothing(Some(source.refusal()));
         };
         let mut arguments: Vec<Bytes> = words
             .iter()
             .map(|word| tokens.expand(word).into())
             .collect();
-        if arguments.len() == 1 && matches!(wanted, Wanted::Key(_) | Wanted::Authority(_)) {
+        if arguments.len() == 1 && source == Source::KeysCommand {
             // sshd_config(5): without arguments it gets the user's name.
             arguments.push(account.name.clone().into());
         }
-        let search = self.judge(wanted, &account.name, keyword);
+        let search = self.judge(wanted, &account.name, source);
         let groups = runner.groups();
         let request = MonitorToHelper::RunCommand {
             identity: runner.identity(groups),

@@ -10,8 +10,10 @@ use agent_helper::pattern::admits;
 use agent_helper::wire::{Bytes, Wire};
 
 use super::connection::Attempt;
+use super::credential::public_text;
 use super::host::Host;
 use super::key_reading::expand;
+use super::methods::Way;
 use super::rights::{CommandsDiffer, Rights};
 use super::socket::{Ends, host_text};
 use crate::account::Account;
@@ -68,6 +70,7 @@ pub(super) fn build(
             .collect(),
         user_environment,
         forced_command: forced_command(options, rights.command.clone()),
+        auth_info: auth_info(attempt).into(),
         permit_pty: options.permit_tty && rights.permit_pty,
         // With ForceCommand nothing of the user's runs before it, as with sshd.
         permit_user_rc: options.permit_user_rc
@@ -99,6 +102,26 @@ pub(super) fn build(
             forced_command(options, rights.command.clone()).is_some(),
         ),
     })
+}
+
+/// ExposeAuthInfo: each method that was gone through, and the key or certificate of it.
+fn auth_info(attempt: &Attempt) -> Vec<u8> {
+    if !attempt.options.expose_auth_info {
+        return Vec::new();
+    }
+    let mut keys = attempt.accepted.iter();
+    let mut info = String::new();
+    for done in &attempt.done {
+        info.push_str(done.way.name());
+        if done.way == Way::PublicKey
+            && let Some(key) = keys.next()
+        {
+            info.push(' ');
+            info.push_str(&public_text(&key.presented));
+        }
+        info.push('\n');
+    }
+    info.into_bytes()
 }
 
 /// ForceCommand of the configuration wins over the key's (sshd_config(5)).
@@ -197,6 +220,7 @@ pub(super) fn rights_digest(policy: &Policy) -> Vec<u8> {
         title: Bytes::default(),
         environment: Vec::new(),
         last_login: None,
+        auth_info: Bytes::default(),
         ..policy.clone()
     };
     Hash::Sha256.digest(&rights.to_wire())

@@ -227,7 +227,10 @@ fn fedoras_crypto_policy_decides_what_is_offered() {
         "macs hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512\n"
     ));
     assert!(dump.contains(
-        "hostkeyalgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ssh-ed25519,rsa-sha2-256,rsa-sha2-512\n"
+        "hostkeyalgorithms ecdsa-sha2-nistp256,ecdsa-sha2-nistp256-cert-v01@openssh.com,\
+         ecdsa-sha2-nistp384,ecdsa-sha2-nistp384-cert-v01@openssh.com,ssh-ed25519,\
+         ssh-ed25519-cert-v01@openssh.com,rsa-sha2-256,rsa-sha2-256-cert-v01@openssh.com,\
+         rsa-sha2-512,rsa-sha2-512-cert-v01@openssh.com\n"
     ));
 }
 
@@ -358,7 +361,7 @@ fn what_sshd_refuses_is_refused() {
 #[test]
 fn all_mistakes_come_at_once_with_their_places() {
     let place = Place::new("mistakes");
-    let included = place.write("more.conf", "\nRevokedKeys /etc/ssh/revoked\n");
+    let included = place.write("more.conf", "\nRDomain vrf0\n");
     let config = place.config(&format!(
         "Port x\nInclude {}\n\nPermitTTY perhaps",
         included.display()
@@ -369,7 +372,7 @@ fn all_mistakes_come_at_once_with_their_places() {
     for place in [
         "command line: MaxSessions".to_owned(),
         format!("{} line 1: Port", config.display()),
-        format!("{} line 2: RevokedKeys", included.display()),
+        format!("{} line 2: RDomain", included.display()),
         format!("{} line 4: PermitTTY", config.display()),
         "4 mistakes".to_owned(),
     ] {

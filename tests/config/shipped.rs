@@ -37,6 +37,7 @@ fn documented() -> BTreeMap<String, String> {
 fn the_page_of_keywords_is_the_table_of_the_program() {
     const OWN: &[&str] = &[
         "Accounting",
+        "CertificateClockFloor",
         "DataDir",
         "DebugAllowGroups",
         "DebugAllowUsers",
@@ -143,6 +144,7 @@ fn the_page_of_refusals_names_the_codes_of_the_program() {
     for entry in fs::read_dir(root("src/monitor")).unwrap() {
         source.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
     }
+    source.push_str(&fs::read_to_string(root("src/authorized_keys/options.rs")).unwrap());
     let is_code = |word: &&str| {
         word.len() > 3
             && word
@@ -166,5 +168,14 @@ fn the_page_of_refusals_names_the_codes_of_the_program() {
     let (body, _) = body.split_once("fn text(self)").unwrap();
     for code in body.split('"').filter(is_code) {
         assert!(on_page.contains(&code), "{code} is not in docs/refusals.md");
+    }
+    let about_keys = ["key-", "keys-", "cert-", "principals-", "revoked"];
+    let option = |word: &&str| *word != "cert-authority";
+    for code in source.split('"').filter(is_code).filter(option) {
+        let is_ours = about_keys.iter().any(|prefix| code.starts_with(prefix));
+        assert!(
+            !is_ours || on_page.contains(&code),
+            "{code} is not in docs/refusals.md"
+        );
     }
 }
