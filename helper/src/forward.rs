@@ -6,12 +6,10 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::net::IpAddr;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::connect::{self, Race};
 use crate::forward_frame::{
@@ -22,7 +20,9 @@ use crate::frame::{HelperToMonitor, SessionToNet};
 use crate::limits::{ADDRESSES_MAX, CONNECTS_MAX, LOOKUP_TIME_MS, UNIX_LISTENERS_MAX};
 use crate::link::{Assembly, Link, LinkError};
 use crate::listen::{self, UnixFile};
+use crate::numeric;
 use crate::session::Peers;
+use crate::sys::now_ms;
 use crate::text::{decimal, printable};
 use crate::wire::{Bytes, Wire};
 
@@ -194,7 +194,7 @@ impl Forwards {
                 if self.pending.len() >= CONNECTS_MAX {
                     return refuse(peers, number, Failure::Busy);
                 }
-                let stage = match literal(&host) {
+                let stage = match numeric::address(&host) {
                     Some(address) if listen::fits(address, self.rules.family) => {
                         Stage::Connecting(Race::new(&[address], port, now_ms()))
                     }
@@ -218,7 +218,10 @@ impl Forwards {
             Place::Tcp { host, port } => (host, port),
         };
         let bind = bind_to(self.rules.gateway, &host);
-        let addresses = match (listen::addresses(bind, self.rules.family), literal(&host)) {
+        let addresses = match (
+            listen::addresses(bind, self.rules.family),
+            numeric::address(&host),
+        ) {
             (Some(addresses), _) => addresses,
             (None, Some(address)) => [address].to_vec(),
             (None, None) if self.pending.len() >= CONNECTS_MAX => {
@@ -495,20 +498,6 @@ fn system(errno: Errno) -> Failure {
     }
 }
 
-/// An address in numbers, which needs no resolver.
-fn literal(host: &[u8]) -> Option<Address> {
-    let address: IpAddr = core::str::from_utf8(host).ok()?.parse().ok()?;
-    Some(match address {
-        IpAddr::V4(v4) => Address::V4 {
-            octets: v4.octets(),
-        },
-        IpAddr::V6(v6) => Address::V6 {
-            octets: v6.octets(),
-            zone: 0,
-        },
-    })
-}
-
 fn named(place: &Place) -> (&[u8], u16) {
     match place {
         Place::Tcp { host, port } => (host, *port),
@@ -534,11 +523,4 @@ fn short(name: &[u8]) -> Vec<u8> {
         name.get(..name.len().min(NAME_LOGGED_BYTES))
             .unwrap_or_default(),
     )
-}
-
-fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let rest = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_add(rest)
 }

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod link;
 pub mod listen;
 pub mod login;
+pub mod numeric;
 pub mod path;
 pub mod pattern;
 pub mod program;

@@ -290,6 +290,7 @@ macro_rules! wire_struct {
                 let _ = &out;
                 $($crate::wire::Wire::put(&self.$field, out);)*
             }
+            #[inline(never)]
             fn get(reader: &mut $crate::wire::WireReader<'_>) -> Result<Self, $crate::wire::WireError> {
                 let _ = &reader;
                 Ok(Self { $($field: $crate::wire::Wire::get(reader)?,)* })
@@ -315,6 +316,7 @@ macro_rules! wire_enum {
                     })*
                 }
             }
+            #[inline(never)]
             fn get(reader: &mut $crate::wire::WireReader<'_>) -> Result<Self, $crate::wire::WireError> {
                 match <u8 as $crate::wire::Wire>::get(reader)? {
                     $($tag => Ok(Self::$variant $({ $($field: $crate::wire::Wire::get(reader)?,)* })?),)*

@@ -5,6 +5,8 @@ use core::arch::asm;
 /// Numbers of system calls.
 pub mod number {
     pub const CLOSE_RANGE: usize = 436;
+    // The old call: a clock that starts with the machine outlives no 32 bits of seconds.
+    pub const CLOCK_GETTIME: usize = 263;
     pub const EXECVE: usize = 11;
     pub const CLONE: usize = 120;
     pub const RT_SIGACTION: usize = 174;
