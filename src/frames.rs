@@ -197,8 +197,6 @@ wire_enum! {
             methods: Vec<Bytes>,
             /// Partial success.
             partial: bool,
-            /// To be sent before the answer (SSH_MSG_USERAUTH_BANNER); the first answer may carry it.
-            banner: Option<Bytes>,
         },
         /// SSH_MSG_USERAUTH_PK_OK.
         6 => AuthPublicKeyOk {
@@ -206,14 +204,9 @@ wire_enum! {
             algorithm: Bytes,
             /// Key blob of the request.
             key: Bytes,
-            /// As above.
-            banner: Option<Bytes>,
         },
         /// The login is accepted: freeze the connection and send [`NetToMonitor::Frozen`].
-        7 => AuthSuccess {
-            /// As above: the user's `net` sends it before SUCCESS.
-            banner: Option<Bytes>,
-        },
+        7 => AuthSuccess,
         /// End the connection with SSH_MSG_DISCONNECT.
         8 => Disconnect {
             /// RFC 4253 section 11.1.
@@ -230,8 +223,6 @@ wire_enum! {
             options: ConnectionOptions,
             /// To answer the client early; the helper enforces it.
             policy: agent_helper::frame::Policy,
-            /// Banner still to be sent.
-            banner: Option<Bytes>,
         },
         /// To strangers' `net` with --inetd: serve this one connection, under the header's number.
         /// Descriptors: input, output. No `Accept` comes from `net`; `Accepted` follows at once.
@@ -249,8 +240,6 @@ wire_enum! {
         14 => AuthPasswordChange {
             /// For the user.
             prompt: Bytes,
-            /// As above.
-            banner: Option<Bytes>,
         },
         /// SSH_MSG_USERAUTH_INFO_REQUEST: nothing that is typed is echoed.
         15 => AuthInfoRequest {
@@ -258,8 +247,11 @@ wire_enum! {
             instruction: Bytes,
             /// What is asked.
             prompts: Vec<Bytes>,
-            /// As above.
-            banner: Option<Bytes>,
+        },
+        /// SSH_MSG_USERAUTH_BANNER, or a part of it, before an answer.
+        16 => Banner {
+            /// For the user; of any length that a frame can have.
+            text: Bytes,
         },
     }
 }

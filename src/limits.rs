@@ -137,8 +137,12 @@ pub const TERMINALS_PER_CONNECTION_MAX: usize = 64;
 /// Sessions with records on one connection.
 pub const SESSIONS_PER_CONNECTION_MAX: usize = 1024;
 
-/// Bytes of the file that `Banner` names.
-pub const BANNER_MAX_BYTES: u64 = 16 * 1024;
+/// Bytes of the file that `Banner` names: OpenSSH's limit.
+pub const BANNER_MAX_BYTES: u64 = 1024 * 1024;
+/// Bytes of it in one frame: few frames, each well below the largest.
+pub const BANNER_FRAME_BYTES: usize = 256 * 1024;
+/// Bytes of it in one message: clients' packets have 35,000 bytes at least (RFC 4253 section 6.1).
+pub const BANNER_PIECE_BYTES: usize = 32 * 1024;
 /// Bytes of /etc/nologin.
 pub const NOLOGIN_MAX_BYTES: u64 = 8 * 1024;
 
@@ -166,9 +170,9 @@ pub const FAILURE_CEILING_US: u64 = 5_000_000;
 /// Listening sockets of one `net`: Port and ListenAddress lines of any sane configuration.
 pub const LISTENERS_MAX: i32 = 256;
 
-/// Frames of the monitor that wait for one connection's thread: it owes one answer at a time, and
-/// may add a word or two of its own (disconnect, log level).
-pub const MAILBOX_FRAMES_MAX: usize = 8;
+/// Frames of the monitor that wait for one connection's thread: it owes one answer at a time, with
+/// the longest banner before it, and may add a word or two of its own (disconnect, log level).
+pub const MAILBOX_FRAMES_MAX: usize = 12;
 
 /// Stack of a connection's thread in bytes. The post-quantum exchanges and unoptimised builds need
 /// the most; pages that are not touched cost nothing.

@@ -128,6 +128,7 @@ impl Monitor {
             phase: Phase::Greeting,
             cookie: Some(cookie),
             signing: false,
+            log_level: options.log_level,
             session_id: Vec::new(),
             host_key: Vec::new(),
             client_version: Vec::new(),
@@ -135,6 +136,7 @@ impl Monitor {
             slot: Some(slot),
             helper: None,
         };
+        crate::logging::set_level(options.log_level);
         log::debug!(
             "Connection from {} on {} port {}",
             connection.place(),

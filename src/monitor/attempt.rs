@@ -5,17 +5,17 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use agent_helper::wire::Bytes;
-
 use super::allowed::{self, Facts, Refusal, Shell};
 use super::connection::{Attempt, Phase};
 use super::ids::ConnectionKey;
 use super::methods::Methods;
+use super::setup::level_number;
 use super::{Monitor, log as lines};
 use crate::account::{self, Account};
 use crate::config::Subject;
-use crate::limits::BANNER_MAX_BYTES;
-use crate::logging::LOGIN;
+use crate::frames::ToNet;
+use crate::limits::{BANNER_FRAME_BYTES, BANNER_MAX_BYTES, OUTBOX_MAX_BYTES};
+use crate::logging::{self, LOGIN};
 use crate::ssh::auth::AuthRequest;
 
 /// RFC 4253 section 11.1.
@@ -35,15 +35,26 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return Ok(());
         };
+        let user = account_of(request.user);
         match &connection.phase {
-            Phase::Authenticating(attempt) if attempt.user == request.user => Ok(()),
+            Phase::Authenticating(attempt) if attempt.user == user => Ok(()),
             Phase::Authenticating(_) => {
                 Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
             }
             _ => {
-                let attempt = self.new_attempt(key, request.user);
+                let attempt = self.new_attempt(key, user);
                 if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key))
                 {
+                    let level = attempt.options.log_level;
+                    if level != connection.log_level {
+                        connection.log_level = level;
+                        logging::set_level(level);
+                        let frame = ToNet::SetLogLevel {
+                            level: level_number(level),
+                        };
+                        let (net, number) = (connection.net, connection.number);
+                        self.nets.send(&self.poller, net, number, &frame, &[]);
+                    }
                     let place = connection.place();
                     if let Some(refusal) = attempt.refusal {
                         log_refusal(&attempt, refusal, &place);
@@ -57,10 +68,30 @@ impl Monitor {
                             )
                         );
                     }
+                    let banner = attempt.options.banner.clone();
                     connection.enter(Phase::Authenticating(Box::new(attempt)));
+                    if let Some(text) = banner.and_then(|path| read_banner(&path)) {
+                        self.send_banner(key, &text);
+                    }
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Sends text for the user's eyes ahead of the answer.
+    pub(super) fn send_banner(&mut self, key: ConnectionKey, text: &[u8]) {
+        let Some(connection) = self.connections.get(&key) else {
+            return;
+        };
+        // A crowd behind a slow `net` goes without rather than ending it.
+        if self.nets.waiting_bytes(connection.net) + text.len() > OUTBOX_MAX_BYTES / 2 {
+            return log::warn!("no banner for {}: too much waits", connection.place());
+        }
+        for piece in text.chunks(BANNER_FRAME_BYTES) {
+            let frame = ToNet::Banner { text: piece.into() };
+            self.nets
+                .send(&self.poller, connection.net, connection.number, &frame, &[]);
         }
     }
 
@@ -118,7 +149,6 @@ impl Monitor {
             account,
             groups,
             refusal,
-            banner: options.banner.as_deref().and_then(read_banner),
             requests: 0,
             failures: 0,
             queries: 0,
@@ -132,6 +162,12 @@ impl Monitor {
             options: Rc::new(options),
         })
     }
+}
+
+/// What a client says may be `ACCOUNT:STYLE`; the style is for authentication devices, of which there
+/// are none here. No account has a colon in its name (passwd(5)).
+fn account_of(user: &[u8]) -> &[u8] {
+    user.split(|byte| *byte == b':').next().unwrap_or(user)
 }
 
 fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
@@ -150,6 +186,11 @@ fn log_refusal(attempt: &Attempt, refusal: Refusal, place: &str) {
     }
 }
 
+/// The file that `Banner` names: the administrator's, regular, bounded.
+fn read_banner(path: &Path) -> Option<Vec<u8>> {
+    super::policy::read_small(path, BANNER_MAX_BYTES)
+}
+
 fn shell_state(shell: &[u8]) -> Shell {
     use rustix::fs::{Access, FileType, access, stat};
     match stat(shell) {
@@ -166,15 +207,18 @@ fn shell_state(shell: &[u8]) -> Shell {
     }
 }
 
-/// The file that `Banner` names: the administrator's, regular, bounded.
-fn read_banner(path: &Path) -> Option<Bytes> {
-    let text = super::policy::read_small(path, BANNER_MAX_BYTES)?;
-    (!text.is_empty()).then(|| text.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_style_is_no_part_of_the_account() {
+        for user in ["al", "al:", "al:style", "al:a:b"] {
+            assert_eq!(account_of(user.as_bytes()), b"al");
+        }
+        assert_eq!(account_of(b":style"), b"");
+        assert_eq!(account_of(b""), b"");
+    }
 
     #[test]
     fn shells_must_be_files_that_can_be_executed() {

@@ -245,7 +245,6 @@ impl Monitor {
             let frame = ToNet::AuthPublicKeyOk {
                 algorithm: public.algorithm.into(),
                 key: public.key.into(),
-                banner: attempt.banner.take(),
             };
             return self.nets.send(&self.poller, net, number, &frame, &[]);
         };
@@ -317,7 +316,6 @@ impl Monitor {
             let frame = ToNet::AuthFailure {
                 methods: open_methods(attempt),
                 partial: true,
-                banner: attempt.banner.take(),
             };
             return self.nets.send(&self.poller, net, number, &frame, &[]);
         }
@@ -405,7 +403,6 @@ impl Monitor {
         let frame = ToNet::AuthFailure {
             methods,
             partial: false,
-            banner: attempt.banner.take(),
         };
         self.nets.send(&self.poller, net, number, &frame, &[]);
     }

@@ -45,6 +45,8 @@ pub(super) struct Connection {
     pub ends: Ends,
     pub started: Instant,
     pub generation: Rc<Generation>,
+    /// LogLevel for it: of the main part, later of the user's Match blocks too.
+    pub log_level: log::LevelFilter,
     /// What its `net` was told.
     pub options: Rc<ConnectionOptions>,
     pub permit: Permit,
@@ -90,8 +92,6 @@ pub(super) struct Attempt {
     /// Why nobody can log in under this name.
     pub refusal: Option<Refusal>,
     pub options: Rc<Options>,
-    /// Banner that was not sent yet.
-    pub banner: Option<Bytes>,
     pub requests: u32,
     pub failures: u32,
     /// Requests that were answered with "this key would do".
@@ -201,7 +201,6 @@ pub(super) struct HandOver {
     pub login: LoggedUser,
     pub policy: Policy,
     pub options: Rc<ConnectionOptions>,
-    pub banner: Option<Bytes>,
     pub target: NetId,
     /// The end of the session socket for the user's `net`.
     pub session: OwnedFd,

@@ -62,13 +62,8 @@ impl Monitor {
                 };
                 let (net, number) = (connection.net, connection.number);
                 connection.enter(Phase::HandingOver(Box::new(hand_over)));
-                self.nets.send(
-                    &self.poller,
-                    net,
-                    number,
-                    &ToNet::AuthSuccess { banner: None },
-                    &[],
-                );
+                self.nets
+                    .send(&self.poller, net, number, &ToNet::AuthSuccess, &[]);
                 let Some(helper) = connection.helper.as_mut() else {
                     return self.login_failed_late(key, "the helper is gone");
                 };
@@ -99,7 +94,6 @@ impl Monitor {
         let records = self.host.records(&generation.options);
         let policy = policy::build(&self.host, attempt, ends, &records)
             .map_err(|CommandsDiffer| "its keys force different commands".to_owned())?;
-        let banner = attempt.banner.take();
         let Attempt {
             account,
             options,
@@ -130,7 +124,6 @@ impl Monitor {
             login,
             policy,
             options: Rc::new(now_told),
-            banner,
             target,
             session,
             ready: false,
@@ -203,7 +196,6 @@ impl Monitor {
             state: hand_over.frozen.take().unwrap_or_default(),
             options: (*hand_over.options).clone(),
             policy: hand_over.policy.clone(),
-            banner: hand_over.banner.take(),
         };
         let mut descriptors = connection.client.descriptors();
         descriptors.push(hand_over.session.as_fd());
@@ -229,6 +221,7 @@ impl Monitor {
         connection.net = target;
         connection.number = number;
         connection.options = options;
+        self.logged_in = true;
         self.timers.cancel(connection.grace.take());
         if let Some(slot) = connection.slot.take() {
             self.startups.give_back(slot);

@@ -63,6 +63,7 @@ use crate::allocator;
 use crate::config::{Config, Loaded};
 use crate::footprint;
 use crate::host_keys::HostKey;
+use crate::logging;
 use crate::notify::Notifier;
 
 use connection::{Connection, Generation};
@@ -170,6 +171,8 @@ struct Monitor {
     announced: bool,
     /// One connection only.
     inetd: bool,
+    /// Somebody was let in.
+    logged_in: bool,
     /// No more connections are accepted; the end of the last ends this process.
     stopping: bool,
 }
@@ -203,15 +206,20 @@ impl Monitor {
             while let Some(deadline) = self.timers.pop_due(now) {
                 self.deadline(deadline);
             }
+            self.speak_of_all();
             self.bury();
             if self.is_finished() {
-                return ExitCode::SUCCESS;
+                return self.exit_code();
             }
         }
     }
 
     /// Deals with one event; says who we are after a signal to stop.
     fn event(&mut self, event: Ready) -> Option<Split> {
+        self.speak_of_all();
+        if let Source::Helper(key) | Source::Keys(key) = event.source {
+            self.speak_of(key);
+        }
         match event.source {
             Source::Signals => return self.signal(),
             Source::Worker => {
@@ -252,6 +260,15 @@ impl Monitor {
     }
 
     fn deadline(&mut self, deadline: Deadline) {
+        self.speak_of_all();
+        if let Deadline::Grace(key)
+        | Deadline::Answer(key)
+        | Deadline::KeyReading(key)
+        | Deadline::Ending(key)
+        | Deadline::HelperHello(key) = deadline
+        {
+            self.speak_of(key);
+        }
         match deadline {
             Deadline::Grace(key) => self.grace_over(key),
             Deadline::Answer(key) => self.answer(key),
@@ -263,6 +280,29 @@ impl Monitor {
             Deadline::Resume(id) => self.resume_accepting(id),
             Deadline::Restart => self.restart_strangers(),
         }
+    }
+
+    /// With --inetd the one connection's fate, as `sshd -i` has it.
+    fn exit_code(&self) -> ExitCode {
+        const NOBODY_LOGGED_IN: u8 = 255;
+        if self.inetd && !self.logged_in {
+            ExitCode::from(NOBODY_LOGGED_IN)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    /// What is logged from here on is about this connection: its LogLevel counts, which `Match` may
+    /// have set.
+    fn speak_of(&self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get(&key) {
+            logging::set_level(connection.log_level);
+        }
+    }
+
+    /// What is logged from here on is about no connection in particular.
+    fn speak_of_all(&self) {
+        logging::set_level(self.generation.options.log_level);
     }
 
     fn is_finished(&self) -> bool {

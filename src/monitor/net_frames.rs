@@ -25,6 +25,7 @@ impl Monitor {
                 return;
             };
             self.net_frame(id, received);
+            self.speak_of_all();
         }
     }
 
@@ -123,6 +124,7 @@ impl Monitor {
             }
             return;
         };
+        self.speak_of(key);
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };

@@ -136,6 +136,11 @@ impl Nets {
         }
     }
 
+    /// Bytes of frames that a `net` has not taken.
+    pub(super) fn waiting_bytes(&self, id: NetId) -> usize {
+        self.all.get(&id).map_or(0, |net| net.outbox.bytes())
+    }
+
     /// The link has room again.
     pub(super) fn flush(&mut self, poller: &Poller, id: NetId) {
         let Some(net) = self.all.get_mut(&id) else {

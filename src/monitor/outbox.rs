@@ -64,6 +64,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// How much waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Goes on after the link had room again.
     pub(super) fn flush(&mut self, link: &Link) -> Result<(), LinkError> {
         while let Some(frame) = self.waiting.front_mut() {

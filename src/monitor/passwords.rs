@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use agent_helper::link::{Assembly, Link, LinkError};
-use agent_helper::wire::{Bytes, Wire};
+use agent_helper::wire::Wire;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -203,6 +203,7 @@ impl Monitor {
         let Some((key, verdict)) = self.checks.take(&self.poller, number) else {
             return;
         };
+        self.speak_of(key);
         if self.is_checking(key, number) {
             self.judged(key, verdict);
         }
@@ -272,7 +273,7 @@ impl Monitor {
                 if attempt.must_change {
                     let text = "Your password has expired, and it could not be changed here: \
                                 ask the administrator.\r\n";
-                    attempt.banner = Some(text.into());
+                    self.send_banner(key, text.as_bytes());
                 }
                 self.refuse_request(key, (way != Way::Nothing).then_some("password"));
             }
@@ -291,18 +292,14 @@ impl Monitor {
             return;
         };
         attempt.must_change = true;
-        let banner = attempt.banner.take();
         let frame = if pending.way == Way::Password {
-            ToNet::AuthPasswordChange {
-                prompt: why.into(),
-                banner,
-            }
+            ToNet::AuthPasswordChange { prompt: why.into() }
         } else {
             attempt.dialog = Some(Dialog {
                 request: pending.request,
                 changes: true,
             });
-            info_request(why, &CHANGE_PROMPTS, banner)
+            info_request(why, &CHANGE_PROMPTS)
         };
         self.nets.send(&self.poller, net, number, &frame, &[]);
     }
@@ -323,7 +320,7 @@ impl Monitor {
             request: pending.request,
             changes: false,
         });
-        let frame = info_request("", &[PROMPT], attempt.banner.take());
+        let frame = info_request("", &[PROMPT]);
         self.nets.send(&self.poller, net, number, &frame, &[]);
     }
 
@@ -359,10 +356,9 @@ impl Monitor {
     }
 }
 
-fn info_request(instruction: &str, prompts: &[&str], banner: Option<Bytes>) -> ToNet {
+fn info_request(instruction: &str, prompts: &[&str]) -> ToNet {
     ToNet::AuthInfoRequest {
         instruction: instruction.into(),
         prompts: prompts.iter().map(|prompt| (*prompt).into()).collect(),
-        banner,
     }
 }

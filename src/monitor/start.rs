@@ -94,6 +94,7 @@ impl Monitor {
             restart_planned: false,
             announced: false,
             inetd: inetd_pair.is_some(),
+            logged_in: false,
             stopping: false,
         };
         let net = monitor

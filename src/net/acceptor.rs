@@ -209,7 +209,6 @@ impl Acceptor<'_> {
                 state,
                 options,
                 policy,
-                banner,
             } => {
                 self.adopt(
                     number,
@@ -217,7 +216,6 @@ impl Acceptor<'_> {
                         state,
                         options,
                         policy,
-                        banner,
                     },
                     descriptors,
                 )?;

@@ -15,6 +15,7 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use zeroize::Zeroize;
 
+use super::banner;
 use super::client::ClientSocket;
 use super::logger;
 use super::memory;
@@ -22,7 +23,7 @@ use super::service::{Service, ServiceError, Spot};
 use super::threads::{Leave, Place};
 use super::timers::{Due, Timers};
 use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
-use crate::limits::{LAST_WORDS_MS, LINGER_MS};
+use crate::limits::{FROZEN_BYTES, LAST_WORDS_MS, LINGER_MS};
 use crate::ssh::crypto::Random;
 use crate::ssh::{Core, Event, ProtocolError};
 
@@ -37,7 +38,6 @@ pub(super) struct Adoption {
     pub state: Bytes,
     pub options: ConnectionOptions,
     pub policy: Policy,
-    pub banner: Option<Bytes>,
 }
 
 /// Serves a connection up to the end of authentication. The monitor was told of it already.
@@ -94,7 +94,6 @@ fn take_over(
         state,
         options,
         policy,
-        banner,
     } = adoption;
     logger::set_connection(place.number, logger::level_filter(options.log_level));
     let mut core = match Core::thaw(&state, &options.setup, Random::system()) {
@@ -104,9 +103,6 @@ fn take_over(
             return Err(left(CloseReason::Fault, &why));
         }
     };
-    if let Some(banner) = banner {
-        core.auth_banner(&banner);
-    }
     core.auth_success();
     let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
     let service = Service::new(helper, policy, wants_eow);
@@ -243,6 +239,8 @@ struct Connection<'a> {
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.
     login_owed: bool,
+    /// The monitor accepted the login: to be handed over as soon as little is left to send.
+    accepted: bool,
     tos: (u8, u8),
     tos_set: Option<u8>,
     received_bytes: u64,
@@ -271,6 +269,7 @@ impl<'a> Connection<'a> {
             timers,
             key_exchange_owed: None,
             login_owed: false,
+            accepted: false,
             tos: options.tos,
             tos_set: None,
             received_bytes: 0,
@@ -309,6 +308,9 @@ impl<'a> Connection<'a> {
             service.pump(&mut self.core);
         }
         self.write()?;
+        if self.accepted && self.core.outbox().len() <= FROZEN_BYTES / 2 {
+            return Err(Stop::HandOver);
+        }
         self.wait()?;
         self.due()?;
         let ready = std::mem::take(&mut self.ready);
@@ -455,43 +457,30 @@ impl<'a> Connection<'a> {
                 self.key_exchange_owed = None;
                 self.core.provide_signature(&blob);
             }
-            ToNet::AuthFailure {
-                methods,
-                partial,
-                banner,
-            } if self.login_owed => {
+            ToNet::AuthFailure { methods, partial } if self.login_owed => {
                 self.login_owed = false;
-                self.banner(banner);
                 let methods: Vec<&[u8]> = methods.iter().map(|method| &**method).collect();
                 self.core.auth_failure(&methods, partial);
             }
-            ToNet::AuthPublicKeyOk {
-                algorithm,
-                key,
-                banner,
-            } if self.login_owed => {
+            ToNet::AuthPublicKeyOk { algorithm, key } if self.login_owed => {
                 self.login_owed = false;
-                self.banner(banner);
                 self.core.auth_public_key_ok(&algorithm, &key);
             }
-            ToNet::AuthPasswordChange { prompt, banner } if self.login_owed => {
+            ToNet::AuthPasswordChange { prompt } if self.login_owed => {
                 self.login_owed = false;
-                self.banner(banner);
                 self.core.auth_password_change(&prompt);
             }
             ToNet::AuthInfoRequest {
                 instruction,
                 prompts,
-                banner,
             } if self.login_owed => {
                 self.login_owed = false;
-                self.banner(banner);
                 let prompts: Vec<&[u8]> = prompts.iter().map(|prompt| &**prompt).collect();
                 self.core.auth_info_request(&instruction, &prompts);
             }
-            ToNet::AuthSuccess { .. } if self.login_owed => {
-                return Err(Stop::HandOver);
-            }
+            ToNet::Banner { text } if self.login_owed => banner::send(&mut self.core, &text),
+            // What is left to send of a banner goes first: the state that is handed over is small.
+            ToNet::AuthSuccess if self.login_owed => self.accepted = true,
             ToNet::Disconnect { reason, message } => {
                 self.core
                     .disconnect(reason, &String::from_utf8_lossy(&message));
@@ -509,12 +498,6 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(())
-    }
-
-    fn banner(&mut self, banner: Option<Bytes>) {
-        if let Some(banner) = banner {
-            self.core.auth_banner(&banner);
-        }
     }
 
     /// Passes the connection on: keys, counters, and bytes that are not handled yet.

@@ -7,6 +7,7 @@
 //! rights. Nothing here holds a host key, opens a path, or writes a log.
 
 mod acceptor;
+mod banner;
 mod client;
 mod connection;
 mod descriptors;

@@ -10,6 +10,13 @@ pub const CASES: &[Case] = &[
     Case::new("configuration::force_command", force_command),
     Case::new("configuration::match_blocks", match_blocks),
     Case::new("configuration::banner", banner),
+    Case::new(
+        "configuration::log_level_under_match",
+        log_level_under_match,
+    )
+    .only_agent(),
+    Case::new("configuration::style_in_the_name", style_in_the_name),
+    Case::new("configuration::long_banner", long_banner).only_agent(),
     Case::new("configuration::include", include),
     Case::new("configuration::login_files", login_files),
     Case::new("configuration::chroot_directory", chroot_directory),
@@ -77,6 +84,75 @@ fn banner(world: &World) {
         "{}",
         ran.err()
     );
+}
+
+/// Far beyond one message of the protocol, with lines and without.
+fn long_banner(world: &World) {
+    let user = world.user();
+    let lines: String = (0..2_000)
+        .map(|number| format!("line {number} {}\n", "x".repeat(90)))
+        .collect();
+    let no_lines = "\u{fc}".repeat(50_000);
+    for text in [lines, no_lines, "y".repeat(1024 * 1024)] {
+        let file = world.directory.join("long-banner");
+        fs::write(&file, &text).unwrap();
+        let server = world.server(&[&format!("Banner {}", file.display())]);
+        let ssh = clients::talkative(&clients::ssh(&server, &user));
+        for first in ["none", "publickey"] {
+            // Straight to the key, or asking for the methods first.
+            let mut command = std::process::Command::new("ssh");
+            command.args(ssh.get_args());
+            command.args([
+                "-o",
+                &format!("PreferredAuthentications={first},publickey"),
+                "echo in",
+            ]);
+            let ran = clients::run(&mut command);
+            assert_eq!(ran.out(), "in\n");
+            assert!(
+                ran.err().contains(&text),
+                "{} of {}",
+                ran.err().len(),
+                text.len()
+            );
+        }
+    }
+}
+
+/// LogLevel of a Match block counts for who it is about, and for nobody else.
+fn log_level_under_match(world: &World) {
+    let (loud, quiet) = (world.user(), world.user());
+    let server = world.server(&[
+        "LogLevel INFO",
+        &format!("Match User {}", loud.name),
+        "LogLevel DEBUG",
+    ]);
+    for user in [&quiet, &loud, &quiet] {
+        assert_eq!(clients::ssh_run(&server, user, "true").code(), Some(0));
+    }
+    let port = |user: &crate::accounts::User| {
+        let line = server.wait_for_log(&["Accepted publickey for", &user.name]);
+        let rest = line.split(" port ").nth(1).unwrap().to_owned();
+        format!("port {}", rest.split(' ').next().unwrap())
+    };
+    let (loud_port, quiet_port) = (port(&loud), port(&quiet));
+    let debug = |place: &str| {
+        let text = server.log_text();
+        let is_one = |line: &&str| line.contains("debug") && line.contains(place);
+        text.lines().filter(is_one).count()
+    };
+    crate::processes::wait_until("debug lines", server::LIMIT, || debug(&loud_port) > 0);
+    assert_eq!(debug(&quiet_port), 0, "{}", server.log_text());
+}
+
+/// A style behind the account's name is nobody's business.
+fn style_in_the_name(world: &World) {
+    let user = world.user();
+    let server = world.server(&[]);
+    for name in [format!("{}:style", user.name), format!("{}:", user.name)] {
+        let ran = clients::run(clients::ssh_as(&server, &name, &user.key).arg("id -un"));
+        assert_eq!(ran.success().trim(), user.name);
+    }
 }
 
 fn include(world: &World) {

@@ -11,6 +11,7 @@ use crate::server::{self, Kind, LIMIT};
 
 pub const CASES: &[Case] = &[
     Case::new("modes::inetd", inetd),
+    Case::new("modes::inetd_without_login", inetd_without_login),
     Case::new("modes::ordinary_user", ordinary_user),
     Case::new("modes::version", version).only_agent(),
     Case::new("modes::port_in_use", port_in_use),
@@ -61,6 +62,29 @@ fn inetd(world: &World) {
             .iter()
             .all(|process| !process.command.contains(&name))
     });
+}
+
+/// A client that says something else, or nothing, leaves status 255 behind.
+fn inetd_without_login(world: &World) {
+    use std::io::Write;
+    use std::process::Stdio;
+    let config = world.directory.join("inetd-config");
+    let text = server::configuration(world, server::free_port(), &[]);
+    fs::write(&config, text).unwrap();
+    for said in ["SSH-1.5-x\r\n", "GET / HTTP/1.0\r\n\r\n", ""] {
+        let mut child = server::command(world.kind, &config, true)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(said.as_bytes()).unwrap();
+        drop(input);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stdout.starts_with(b"SSH-2.0-"), "{said:?}");
+        assert_eq!(output.status.code(), Some(255), "{said:?}");
+    }
 }
 
 /// It serves the one who runs it, and nobody else.
