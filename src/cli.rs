@@ -1,4 +1,4 @@
-//! The command line: `agent serve`, `check`, `keygen`, `drain`.
+//! The command line: `agent serve`, `check`, `keygen`, `drain`, `sftp-server`.
 //!
 //! Reads arguments, loads what the command needs and hands over. Every error says what happened,
 //! where, and what to do next; nothing here is reachable from the network.
@@ -91,6 +91,9 @@ struct Drain {}
 
 /// Entry point of the process in its role as a command.
 pub fn main() -> ExitCode {
+    if let Some(status) = sftp_server() {
+        return status;
+    }
     let arguments = match text_arguments() {
         Ok(arguments) => arguments,
         Err(status) => return status,
@@ -124,6 +127,21 @@ pub fn main() -> ExitCode {
             "a command is missing: agent serve starts the server, agent --help lists the commands",
         ),
     }
+}
+
+/// `agent sftp-server`, whose options are not ours to read: they are those of OpenSSH's program.
+fn sftp_server() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != "sftp-server" {
+        return None;
+    }
+    let arguments: Vec<std::ffi::OsString> = arguments.collect();
+    if arguments.iter().any(|argument| argument == "--help") {
+        return None;
+    }
+    let options = arguments.iter().map(|argument| argument.as_encoded_bytes());
+    let status = agent_helper::sftp::serve_alone(options);
+    Some(u8::try_from(status).map_or(ExitCode::FAILURE, Into::into))
 }
 
 /// Says on stderr what went wrong, and fails.

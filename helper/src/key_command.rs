@@ -46,7 +46,7 @@ pub struct Request<'a> {
 pub fn run_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     sys::reset_signals();
     let _ = setpgid(None, None);
-    let Ok(pipe) = sys::keep_only(pipe) else {
+    let Ok([pipe]) = sys::keep_only([pipe]) else {
         sys::exit(STATUS_IDENTITY)
     };
     let identity = if request.change_identity {

@@ -40,7 +40,7 @@ pub struct Request<'a> {
 /// The reader, in a process of its own; never returns.
 pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     sys::reset_signals();
-    let Ok(pipe) = sys::keep_only(pipe) else {
+    let Ok([pipe]) = sys::keep_only([pipe]) else {
         sys::exit(STATUS_IDENTITY)
     };
     let identity = if request.change_identity {

@@ -29,6 +29,7 @@ pub mod pattern;
 pub mod program;
 pub mod serve;
 pub mod session;
+pub mod sftp;
 pub mod signal;
 pub mod sys;
 pub mod terminal;
@@ -43,16 +44,20 @@ use title::Title;
 /// Exit status for arguments that no launcher of ours passes.
 const STATUS_USAGE: i32 = 64;
 
-/// Plays the role that `arguments` name: argv\[0\] is the title, argv\[1\] the role, argv\[2\] the
-/// build id for `serve`. Returns the exit status.
+/// Plays the role that `arguments` name: argv\[0\] is the title, argv\[1\] the role, what follows
+/// depends on it: the build id for `serve`, sftp-server's options for `sftp`. Returns the exit status.
 pub fn run(arguments: &[CString], mut title: Title) -> i32 {
     let mut arguments = arguments.iter().map(|argument| argument.to_bytes());
     if let Some(name) = arguments.next() {
         title.set(name);
     }
-    match (arguments.next(), arguments.next().and_then(build_id)) {
-        (Some(b"true"), _) => 0,
-        (Some(b"serve"), Some(build_id)) => serve::serve(build_id, title),
+    match arguments.next() {
+        Some(b"true") => 0,
+        Some(b"serve") => match arguments.next().and_then(build_id) {
+            Some(build_id) => serve::serve(build_id, title),
+            None => STATUS_USAGE,
+        },
+        Some(b"sftp") => sftp::serve_alone(arguments),
         _ => STATUS_USAGE,
     }
 }

@@ -20,6 +20,11 @@ const PATH_MAX_BYTES: usize = 4096;
 
 /// The absolute path of `path` without symbolic links, `.` and `..`.
 pub fn canonical(path: &[u8]) -> Result<Vec<u8>, Errno> {
+    resolve(path, false)
+}
+
+/// As [`canonical`]; the last component need not exist if `last_may_be_missing`.
+pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno> {
     if path.first() != Some(&b'/') {
         return Err(Errno::INVAL);
     }
@@ -42,8 +47,11 @@ pub fn canonical(path: &[u8]) -> Result<Vec<u8>, Errno> {
         if resolved.len() >= PATH_MAX_BYTES || rest.len() > PATH_MAX_BYTES {
             return Err(Errno::NAMETOOLONG);
         }
-        if file_type(&rustix::fs::lstat(&*c_string(&resolved)?)?) != FileType::Symlink {
-            continue;
+        match rustix::fs::lstat(&*c_string(&resolved)?) {
+            Ok(stat) if file_type(&stat) == FileType::Symlink => {}
+            Ok(_) => continue,
+            Err(Errno::NOENT) if last_may_be_missing && rest.is_empty() => break,
+            Err(errno) => return Err(errno),
         }
         links += 1;
         if links > SYMLINKS_MAX {
@@ -193,6 +201,15 @@ mod tests {
             Err(Errno::NOTDIR)
         );
         assert_eq!(canonical(b"relative"), Err(Errno::INVAL));
+        let missing = place.path("absolute/none");
+        assert_eq!(
+            resolve(bytes(&missing), true).as_deref(),
+            Ok(bytes(&place.path("a/none")))
+        );
+        assert_eq!(
+            resolve(bytes(&place.path("none/x")), true),
+            Err(Errno::NOENT)
+        );
         symlink("loop", place.path("loop")).expect("a link");
         assert_eq!(canonical(bytes(&place.path("loop"))), Err(Errno::LOOP));
     }

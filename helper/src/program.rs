@@ -10,12 +10,16 @@ use alloc::vec::Vec;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, read, write};
-use rustix::process::{WaitOptions, chdir, ioctl_tiocsctty, setsid, waitpid};
+use rustix::process::{
+    Signal, WaitOptions, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid, waitpid,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::environment::{SessionVariables, build};
 use crate::frame::Policy;
+use crate::link::Link;
 use crate::path::{file_type, open, stat};
+use crate::sftp::{self, server::Account};
 use crate::sys::{self, Forked};
 use crate::text::{c_string, decimal};
 use crate::wire::Bytes;
@@ -24,6 +28,8 @@ use crate::wire::Bytes;
 const STATUS_NOLOGIN: i32 = 254;
 /// Exit status where the shell cannot be executed.
 const STATUS_FAILED: i32 = 1;
+/// sshd's words where `internal-sftp` is forced.
+const SFTP_ONLY: &[u8] = b"This service allows sftp connections only.\n";
 /// The longest name of a shell behind the dash.
 const SHELL_NAME_MAX_BYTES: usize = 254;
 /// Bytes of `~/.ssh/environment` at most: its lines are bounded too.
@@ -34,8 +40,8 @@ const ENVIRONMENT_FILE_MAX_BYTES: usize = 64 * 1024;
 pub struct Program<'a> {
     /// The login's policy.
     pub policy: &'a Policy,
-    /// A command line for the shell; `None` is the login shell itself.
-    pub command: Option<&'a [u8]>,
+    /// What to become.
+    pub task: Task<'a>,
     /// What the client asked for, where `command` is forced.
     pub original_command: Option<&'a [u8]>,
     /// Path for SSH_USER_AUTH.
@@ -48,6 +54,19 @@ pub struct Program<'a> {
     pub terminal: Option<(&'a [u8], &'a [u8])>,
 }
 
+/// What a session's process becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task<'a> {
+    /// The login shell.
+    Shell,
+    /// A command line, for the shell to run.
+    Command(&'a [u8]),
+    /// The built-in SFTP server, with these arguments.
+    Sftp(&'a [u8]),
+    /// A word that only SFTP is served here, to who asked for something else.
+    SftpOnly,
+}
+
 /// Descriptors 0 to 2 of the session.
 #[derive(Debug)]
 pub enum Standard {
@@ -57,16 +76,22 @@ pub enum Standard {
     Pipes(OwnedFd, OwnedFd, OwnedFd),
 }
 
-/// Becomes `program`; for a forked child.
-pub fn run(program: &Program<'_>, standard: &Standard) -> ! {
+/// Becomes `program`; for a forked child. `monitor` is a link for the lines of the SFTP server.
+pub fn run(program: &Program<'_>, standard: &Standard, monitor: Option<OwnedFd>) -> ! {
     if connect(standard).is_err() {
         sys::exit(STATUS_FAILED);
     }
-    sys::close_from(3);
+    let monitor = match monitor {
+        Some(monitor) => sys::keep_only([monitor]).ok().map(|[monitor]| monitor),
+        None => {
+            sys::close_from(3);
+            None
+        }
+    };
     sys::reset_signals();
     let policy = program.policy;
     let home = &*policy.identity.home;
-    if program.terminal.is_some() && program.command.is_none() {
+    if program.terminal.is_some() && program.task == Task::Shell {
         greet(policy, home);
     }
     if let Some(text) = &policy.nologin {
@@ -106,7 +131,32 @@ pub fn run(program: &Program<'_>, standard: &Standard) -> ! {
         say(sys::standard_error(), &text.concat());
     }
     run_startup_file(program, home, environment.entries());
-    execute_shell(program, environment.entries())
+    match program.task {
+        Task::Sftp(arguments) => serve_sftp(policy, arguments, monitor),
+        Task::SftpOnly => {
+            say(sys::standard_output(), SFTP_ONLY);
+            sys::exit(STATUS_FAILED)
+        }
+        Task::Shell => execute_shell(program, None, environment.entries()),
+        Task::Command(line) => execute_shell(program, Some(line), environment.entries()),
+    }
+}
+
+/// No exec: this process has the code, and nothing of anybody else's.
+fn serve_sftp(policy: &Policy, arguments: &[u8], monitor: Option<OwnedFd>) -> ! {
+    sys::block_write_signals();
+    let _ = rustix::thread::set_name(c"sftp");
+    // A server that waits for a device or a FIFO does not see its client leave.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let account = Account {
+        name: policy.identity.name.to_vec(),
+        home: policy.identity.home.to_vec(),
+    };
+    sys::exit(sftp::serve_session(
+        arguments,
+        account,
+        monitor.map(Link::new),
+    ))
 }
 
 fn connect(standard: &Standard) -> Result<(), Errno> {
@@ -210,10 +260,10 @@ fn quoted(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn execute_shell(program: &Program<'_>, environment: &[CString]) -> ! {
+fn execute_shell(program: &Program<'_>, command: Option<&[u8]>, environment: &[CString]) -> ! {
     let shell = &*program.policy.identity.shell;
     let name = last_component(shell);
-    let arguments = match program.command {
+    let arguments = match command {
         None => vec![[b"-", name].concat()],
         Some(command) => vec![name.to_vec(), b"-c".to_vec(), command.to_vec()],
     };

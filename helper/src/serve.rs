@@ -29,6 +29,8 @@ const MONITOR_DESCRIPTOR: i32 = 3;
 /// How long a full queue of `net` may stay full: it serves its connection in one loop that never
 /// blocks, so this is a process that no longer lives.
 const NET_STALL_LIMIT_S: i64 = 10;
+/// How long an SFTP server may take to end after its client left.
+const SERVER_END_LIMIT_MS: u64 = 5000;
 /// Log level before the monitor says otherwise: info.
 const LOG_LEVEL_DEFAULT: u8 = 3;
 
@@ -87,11 +89,35 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
         // Nobody waits for its answer, and it may hang on a dead network file system.
         kill_reader(reader);
     }
-    match end {
+    let status = match end {
         End::Closed => 0,
         End::Fault(why) => {
             let _ = helper.links.log(1, why.as_bytes());
             1
+        }
+    };
+    let servers = helper.sessions.map(|sessions| sessions.built_in());
+    drop(helper.links);
+    await_servers(servers.unwrap_or_default(), &helper.children);
+    status
+}
+
+/// Gives SFTP servers the time to do what their client had asked for before it left. They see the
+/// end of their input; one that waits for a device instead ends with this process.
+fn await_servers(mut servers: alloc::vec::Vec<Pid>, children: &OwnedFd) {
+    let until = sys::now_ms() + SERVER_END_LIMIT_MS;
+    while !servers.is_empty() && sys::now_ms() < until {
+        let second = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        let mut siginfo = [0; 128];
+        while let Ok(1..) = rustix::io::read(children, &mut siginfo) {}
+        while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
+            servers.retain(|server| *server != pid);
+        }
+        if !servers.is_empty() {
+            let _ = poll(&mut [PollFd::new(children, PollFlags::IN)], Some(&second));
         }
     }
 }
@@ -370,6 +396,10 @@ impl Peers for Links {
     fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), End> {
         // The monitor never waits for a helper, so this wait ends.
         Ok(self.monitor.send(0, frame, &[], true)?)
+    }
+
+    fn share_monitor(&self) -> Option<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(&self.monitor, 0).ok()
     }
 
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), End> {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitStatus};
 
 use crate::auth_info::AuthInfo;
 use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
-use crate::program::{self, Standard};
+use crate::program::{self, Standard, Task};
 use crate::signal;
 use crate::sys::{self, Forked};
 use crate::terminal::{self, Terminal};
@@ -38,6 +38,8 @@ pub trait Peers {
     -> Result<(), Self::Error>;
     /// Sends to the monitor.
     fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), Self::Error>;
+    /// Another descriptor of the link to the monitor, for a child that writes log lines.
+    fn share_monitor(&self) -> Option<OwnedFd>;
     /// A log line of `level` (1 error to 5 trace).
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
 }
@@ -65,6 +67,8 @@ struct Session {
 #[derive(Debug)]
 struct Process {
     pid: Pid,
+    /// It is a fork of ours, not another program.
+    built_in: bool,
     /// The client may send signals: neither a forced command nor a subsystem, as sshd.
     takes_signals: bool,
     has_terminal: bool,
@@ -102,7 +106,7 @@ struct Start {
 /// What the policy makes of a request.
 #[derive(Debug, PartialEq, Eq)]
 struct Decision<'a> {
-    command: Option<&'a [u8]>,
+    task: Task<'a>,
     original_command: Option<&'a [u8]>,
     is_subsystem: bool,
     takes_signals: bool,
@@ -200,6 +204,16 @@ impl Sessions {
             session: session.id,
         })?;
         Ok(true)
+    }
+
+    /// The SFTP servers that run.
+    pub fn built_in(&self) -> Vec<Pid> {
+        self.list
+            .iter()
+            .filter_map(|session| session.process.as_ref())
+            .filter(|process| process.built_in)
+            .map(|process| process.pid)
+            .collect()
     }
 
     fn find(&self, number: u32) -> Option<usize> {
@@ -352,7 +366,14 @@ impl Sessions {
             return Ok(());
         };
         let started = match decide(&self.policy, &start.program) {
-            Some(decision) => launch(&self.policy, session, &decision, &start.environment),
+            Some(decision) => {
+                let monitor = match decision.task {
+                    Task::Sftp(_) => peers.share_monitor(),
+                    _ => None,
+                };
+                let environment = &start.environment;
+                launch(&self.policy, session, &decision, environment, monitor)
+            }
             None => Err(Errno::PERM),
         };
         match started {
@@ -430,32 +451,47 @@ fn decide<'a>(policy: &'a Policy, program: &'a Program) -> Option<Decision<'a>> 
             }
         }
     };
-    let decision = match policy.forced_command.as_deref() {
-        None => Decision {
-            command: asked,
+    let Some(forced) = policy.forced_command.as_deref() else {
+        return Some(Decision {
+            task: match asked {
+                None => Task::Shell,
+                Some(line) if is_subsystem => task_of(line, true),
+                Some(line) => Task::Command(line),
+            },
             original_command: None,
             is_subsystem,
             takes_signals: !is_subsystem,
-        },
-        Some(forced) => Decision {
-            command: Some(forced),
-            original_command: asked,
-            is_subsystem,
-            takes_signals: false,
-        },
+        });
     };
-    // The built-in server has no command line to give to a shell.
-    if decision.command.is_some_and(is_internal) {
-        None
-    } else {
-        Some(decision)
-    }
+    let task = match task_of(forced, is_subsystem) {
+        Task::Sftp(_) if !is_subsystem => Task::SftpOnly,
+        task => task,
+    };
+    Some(Decision {
+        task,
+        original_command: asked,
+        is_subsystem,
+        takes_signals: false,
+    })
 }
 
-fn is_internal(command: &[u8]) -> bool {
-    command
-        .strip_prefix(b"internal-sftp")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\t')))
+/// What a command line of the configuration means.
+fn task_of(line: &[u8], is_subsystem: bool) -> Task<'_> {
+    let end = line
+        .iter()
+        .position(|&byte| byte == b' ' || byte == b'\t')
+        .unwrap_or(line.len());
+    let (program, arguments) = line.split_at(end);
+    // Stock configurations name OpenSSH's program, also where only this server is installed.
+    let stands_for_ours = is_subsystem
+        && program.first() == Some(&b'/')
+        && program.ends_with(b"/sftp-server")
+        && matches!(crate::path::stat(program), Err(Errno::NOENT));
+    if program == b"internal-sftp" || stands_for_ours {
+        Task::Sftp(arguments)
+    } else {
+        Task::Command(line)
+    }
 }
 
 /// Forks the program; gives the ends that go to `net`.
@@ -464,6 +500,7 @@ fn launch(
     session: &mut Session,
     decision: &Decision<'_>,
     environment: &[(Bytes, Bytes)],
+    monitor: Option<OwnedFd>,
 ) -> Result<(Process, Vec<OwnedFd>), Errno> {
     let terminal = core::mem::replace(&mut session.terminal, TerminalState::None);
     let mut ours = Vec::new();
@@ -487,7 +524,7 @@ fn launch(
     let program = program::Program {
         policy,
         auth_info: auth_info.as_ref().map(AuthInfo::path),
-        command: decision.command,
+        task: decision.task,
         original_command: decision.original_command,
         is_subsystem: decision.is_subsystem,
         environment,
@@ -496,10 +533,11 @@ fn launch(
             .map(|(term, path)| (&**term, path.as_slice())),
     };
     match sys::fork()? {
-        Forked::Child => program::run(&program, &standard),
+        Forked::Child => program::run(&program, &standard, monitor),
         Forked::Parent(pid) => {
             let process = Process {
                 pid,
+                built_in: matches!(decision.task, Task::Sftp(_)),
                 takes_signals: decision.takes_signals,
                 has_terminal: terminal.is_some(),
                 _auth_info: auth_info,

@@ -12,6 +12,8 @@ Commands:
   check     check the configuration and the host keys (like sshd -t)
   keygen    make a key, or print a key's public half or fingerprint
   drain     end the running server with all its connections
+  sftp-server
+            serve files on standard input and output (like OpenSSH's)
 
 Options:
   -c FILE     configuration in sshd_config(5) syntax; \"none\" for the defaults.
@@ -73,6 +75,24 @@ Usage: agent [-c FILE] drain
 Ends the running server of this configuration, and all its connections.
 ";
 
+const SFTP_SERVER: &str = "\
+Usage: agent sftp-server [OPTIONS]
+
+Serves files on standard input and output, with the rights of who runs it, in
+the place of OpenSSH's sftp-server.
+
+Options:
+  -R             refuse everything that changes something
+  -u MASK        umask for new files, octal
+  -d DIRECTORY   directory to start in; %u is the user, %d the home directory
+  -P REQUESTS    deny these requests, a list with commas
+  -p REQUESTS    allow only these requests
+  -l LEVEL       log level (QUIET to DEBUG3), ERROR by default
+  -f FACILITY    syslog facility, AUTH by default
+  -e             log to standard error
+  -Q requests    list the names of requests
+";
+
 /// The text for the arguments of the process, if they ask for help.
 pub fn asked(arguments: &[String]) -> Option<&'static str> {
     let first = arguments.first().map(String::as_str);
@@ -87,6 +107,7 @@ pub fn asked(arguments: &[String]) -> Option<&'static str> {
             "check" => Some(CHECK),
             "keygen" => Some(KEYGEN),
             "drain" => Some(DRAIN),
+            "sftp-server" => Some(SFTP_SERVER),
             _ => None,
         });
     Some(command.unwrap_or(AGENT))

@@ -235,12 +235,7 @@ impl Options {
             deny_users: set.deny_users.0,
             allow_groups: set.allow_groups.0,
             deny_groups: set.deny_groups.0,
-            subsystems: set
-                .subsystems
-                .0
-                .into_iter()
-                .map(|(name, command)| (name, command.into_bytes()))
-                .collect(),
+            subsystems: subsystems(set.subsystems.0),
             authentication_methods: set.authentication_methods.unwrap_or_default(),
             forwarding: ForwardOptions::new(settings),
         }
@@ -292,4 +287,16 @@ fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
+}
+
+/// Files are served unless a line says otherwise; `none` takes a subsystem away.
+fn subsystems(mut lines: Vec<(String, String)>) -> Vec<(String, Vec<u8>)> {
+    if !lines.iter().any(|(name, _)| name == "sftp") {
+        lines.push(("sftp".to_owned(), "internal-sftp".to_owned()));
+    }
+    lines
+        .into_iter()
+        .filter(|(_, command)| command != "none")
+        .map(|(name, command)| (name, command.into_bytes()))
+        .collect()
 }

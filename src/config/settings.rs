@@ -349,7 +349,7 @@ fn set(
             to.stream_local_bind_unlink = Some(value::yes_no(single(line)?)?);
         }
         Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
-        Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line, warn)?],
+        Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
         Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
         Keyword::TrustedUserCaKeys => {
@@ -679,12 +679,9 @@ fn rekey_limit(line: &Line<'_>) -> Parsed<(u64, u32)> {
     Ok((limit_bytes, limit_s))
 }
 
-fn subsystem(line: &Line<'_>, warn: &mut dyn FnMut(String)) -> Parsed<(String, String)> {
+fn subsystem(line: &Line<'_>) -> Parsed<(String, String)> {
     match line.arguments.as_slice() {
         [name, command, arguments @ ..] if !name.is_empty() && !command.is_empty() => {
-            if command == "internal-sftp" {
-                warn("internal-sftp is not served yet; requests for it fail".to_owned());
-            }
             let mut text = lex::join(std::slice::from_ref(command));
             if !arguments.is_empty() {
                 text.push(' ');

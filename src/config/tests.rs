@@ -229,7 +229,8 @@ fn match_blocks_replace_global_values_and_the_first_match_wins() {
         options.subsystems,
         [
             ("a".to_owned(), b"three".to_vec()),
-            ("b".to_owned(), b"two".to_vec())
+            ("b".to_owned(), b"two".to_vec()),
+            ("sftp".to_owned(), b"internal-sftp".to_vec())
         ]
     );
     assert_eq!(
@@ -451,4 +452,14 @@ fn groups_are_asked_for_only_where_something_depends_on_them() {
     ] {
         assert_eq!(loaded(text).config.asks_for_groups(), asked, "{text}");
     }
+}
+
+#[test]
+fn files_are_served_unless_a_line_says_otherwise() {
+    let own = |text: &str| global(text).subsystems;
+    let built_in = [("sftp".to_owned(), b"internal-sftp".to_vec())];
+    assert_eq!(own(""), built_in);
+    assert_eq!(own("Subsystem sftp none"), []);
+    let other = [("sftp".to_owned(), b"/x/sftp-server".to_vec())];
+    assert_eq!(own("Subsystem sftp /x/sftp-server"), other);
 }

@@ -15,6 +15,7 @@ mod accounts;
 mod algorithms;
 mod clients;
 mod configuration;
+mod files;
 mod harness;
 mod hostile;
 mod keys;
@@ -33,6 +34,7 @@ fn main() {
     let cases = [
         algorithms::CASES,
         configuration::CASES,
+        files::CASES,
         hostile::CASES,
         keys::CASES,
         lifetime::CASES,

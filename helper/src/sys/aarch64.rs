@@ -5,6 +5,7 @@ use core::arch::asm;
 /// Numbers of system calls.
 pub mod number {
     pub const CLOCK_GETTIME: usize = 113;
+    pub const CLOSE: usize = 57;
     pub const CLOSE_RANGE: usize = 436;
     pub const SIGNALFD4: usize = 74;
     pub const EXIT_GROUP: usize = 94;

@@ -41,6 +41,12 @@ const SIGNALS: usize = 64;
 const SIGSET_BYTES: usize = 8;
 const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
+const CLOCK_REALTIME: usize = 0;
+const CLOCK_MONOTONIC: usize = 1;
+const SIGPIPE: u64 = 13;
+const SIGXFSZ: u64 = 25;
+/// Up to here descriptors are closed one by one where the kernel cannot close them all at once.
+const CLOSED_ONE_BY_ONE: usize = 4096;
 /// The first number behind standard input, output and error.
 const FIRST_SESSION_NUMBER: RawFd = 3;
 
@@ -146,6 +152,22 @@ pub fn reset_signals() {
     };
 }
 
+/// Blocks the signals by which a write says what its result says too: nobody reads, file too large.
+pub fn block_write_signals() {
+    let set: u64 = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1);
+    // SAFETY: the pointer is to 8 bytes, the size passed.
+    unsafe {
+        syscall5(
+            number::RT_SIGPROCMASK,
+            SIG_BLOCK,
+            (&raw const set) as usize,
+            0,
+            SIGSET_BYTES,
+            0,
+        )
+    };
+}
+
 /// Blocks SIGCHLD and returns a descriptor that becomes readable with it (nonblocking).
 pub fn child_signals() -> Result<OwnedFd, Errno> {
     const NONBLOCK_CLOEXEC: usize = 0o2_004_000;
@@ -186,51 +208,84 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
 
 /// Closes every descriptor but `kept` and 0 to 2; for a forked child, whose other values of
 /// descriptors must not be used or dropped any more: it ends in [`execute`] or [`exit`].
-pub fn keep_only(kept: OwnedFd) -> Result<OwnedFd, Errno> {
-    let moved = rustix::io::fcntl_dupfd_cloexec(&kept, FIRST_SESSION_NUMBER + 1)?;
-    // SAFETY: dup3 onto a number that no value we still use stands for; see above.
-    let mut target = unsafe { OwnedFd::from_raw_fd(FIRST_SESSION_NUMBER) };
-    rustix::io::dup3(&moved, &mut target, rustix::io::DupFlags::CLOEXEC)?;
-    // Their numbers are closed below, or stand for the target by now.
-    core::mem::forget((kept, moved));
-    close_from(FIRST_SESSION_NUMBER + 1);
-    Ok(target)
+pub fn keep_only<const N: usize>(kept: [OwnedFd; N]) -> Result<[OwnedFd; N], Errno> {
+    let behind = FIRST_SESSION_NUMBER + RawFd::try_from(N).unwrap_or(0);
+    let mut number = FIRST_SESSION_NUMBER;
+    // Out of the way of all targets first, then onto them. Their old numbers are closed below, or
+    // stand for a target by now: no value of them is dropped.
+    let mut moved = Vec::with_capacity(N);
+    for descriptor in kept {
+        moved.push(rustix::io::fcntl_dupfd_cloexec(&descriptor, behind)?);
+        core::mem::forget(descriptor);
+    }
+    let mut targets = Vec::with_capacity(N);
+    for descriptor in moved {
+        // SAFETY: dup3 onto a number that no value we still use stands for; see above.
+        let mut target = unsafe { OwnedFd::from_raw_fd(number) };
+        rustix::io::dup3(&descriptor, &mut target, rustix::io::DupFlags::CLOEXEC)?;
+        core::mem::forget(descriptor);
+        targets.push(target);
+        number += 1;
+    }
+    close_from(behind);
+    targets.try_into().map_err(|_| Errno::INVAL)
 }
 
-/// Closes every descriptor from `first` on, where the kernel can (5.9); all of ours are
-/// close-on-exec anyway. For a forked child, as [`keep_only`].
+/// Closes every descriptor from `first` on; for a forked child, as [`keep_only`].
 pub fn close_from(first: RawFd) {
     let first = usize::try_from(first).unwrap_or(usize::MAX);
     // SAFETY: takes numbers only; the caller keeps the rule above.
-    unsafe { syscall5(number::CLOSE_RANGE, first, u32::MAX as usize, 0, 0, 0) };
+    let closed = unsafe { syscall5(number::CLOSE_RANGE, first, u32::MAX as usize, 0, 0, 0) };
+    if checked(closed) == Err(Errno::NOSYS) {
+        // Linux before 5.9. A helper has few descriptors, and the kernel gives the lowest numbers.
+        for descriptor in first..CLOSED_ONE_BY_ONE {
+            // SAFETY: as above.
+            unsafe { syscall5(number::CLOSE, descriptor, 0, 0, 0, 0) };
+        }
+    }
+}
+
+/// The session's stdin, in the session's process.
+pub fn standard_input() -> BorrowedFd<'static> {
+    // SAFETY: the launcher put something at 0, 1 and 2, and nothing ever closes these numbers.
+    unsafe { BorrowedFd::borrow_raw(0) }
 }
 
 /// Milliseconds of a clock that nobody sets. rustix would look for it in the vDSO, with code that
 /// is larger than what uses it.
 pub fn now_ms() -> u64 {
-    const CLOCK_MONOTONIC: usize = 1;
+    let [seconds, nanoseconds] = clock(CLOCK_MONOTONIC);
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(nanoseconds / 1_000_000)
+}
+
+/// Seconds since 1970.
+pub fn realtime_s() -> u64 {
+    let [seconds, _] = clock(CLOCK_REALTIME);
+    seconds
+}
+
+fn clock(which: usize) -> [u64; 2] {
     // The kernel's timespec: two words, on every architecture here.
     let mut now = [0_usize; 2];
     // SAFETY: the pointer is to a local of the size that the call writes.
     unsafe {
         syscall5(
             number::CLOCK_GETTIME,
-            CLOCK_MONOTONIC,
+            which,
             (&raw mut now) as usize,
             0,
             0,
             0,
         )
     };
-    let [seconds, nanoseconds] = now.map(|word| u64::try_from(word).unwrap_or(0));
-    seconds
-        .saturating_mul(1000)
-        .saturating_add(nanoseconds / 1_000_000)
+    now.map(|word| u64::try_from(word).unwrap_or(0))
 }
 
 /// The session's stdout, in the session's process.
 pub fn standard_output() -> BorrowedFd<'static> {
-    // SAFETY: the launcher put something at 0, 1 and 2, and nothing ever closes these numbers.
+    // SAFETY: as above.
     unsafe { BorrowedFd::borrow_raw(1) }
 }
 

@@ -4,6 +4,7 @@ use core::arch::asm;
 
 /// Numbers of system calls.
 pub mod number {
+    pub const CLOSE: usize = 3;
     pub const CLOSE_RANGE: usize = 436;
     pub const CLOCK_GETTIME: usize = 228;
     pub const RT_SIGACTION: usize = 13;

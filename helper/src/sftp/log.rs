@@ -1,0 +1,126 @@
+//! Where the server's own lines go: to the monitor, to syslog, or to standard error.
+//!
+//! Built in, the lines are frames to the monitor, which writes them; also out of a chroot, where no
+//! /dev/log is. As a program of its own it talks to syslog as sftp-server(8) does. Source: syslog(3),
+//! RFC 3164.
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::frame::HelperToMonitor;
+use crate::link::Link;
+use crate::sys;
+use crate::text::{decimal, printable};
+use crate::wire::Bytes;
+
+/// Paths in one line are cut here.
+const LINE_MAX_BYTES: usize = 1900;
+
+/// Where lines go.
+#[derive(Debug)]
+pub enum Sink {
+    /// Frames to the monitor.
+    Monitor(Link),
+    /// Datagrams to /dev/log, with syslog's facility.
+    Syslog(Option<OwnedFd>, u8),
+    /// Lines.
+    StandardError,
+}
+
+impl Sink {
+    /// A connection to the machine's syslog; without one, lines are lost as everywhere else.
+    pub fn syslog(facility: u8) -> Self {
+        let socket = || {
+            let socket = socket_with(
+                AddressFamily::UNIX,
+                SocketType::DGRAM,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                None,
+            )?;
+            connect(&socket, &SocketAddrUnix::new("/dev/log")?)?;
+            Ok::<OwnedFd, rustix::io::Errno>(socket)
+        };
+        Self::Syslog(socket().ok(), facility)
+    }
+}
+
+/// The log.
+#[derive(Debug)]
+pub struct Log {
+    /// Where to.
+    pub sink: Sink,
+    /// Lines above this level are not wanted: 1 errors, 3 what is done, 4 and 5 more.
+    pub level: u8,
+}
+
+impl Log {
+    /// Whether lines of `level` are wanted at all.
+    pub fn wants(&self, level: u8) -> bool {
+        level <= self.level
+    }
+
+    /// Writes a line of `level`, made of `parts`. Control characters are shown as numbers.
+    pub fn line(&mut self, level: u8, parts: &[&[u8]]) {
+        if !self.wants(level) {
+            return;
+        }
+        let mut text = printable(&parts.concat());
+        text.truncate(LINE_MAX_BYTES);
+        match &self.sink {
+            Sink::Monitor(link) => {
+                let frame = HelperToMonitor::Log {
+                    level,
+                    message: Bytes([b"sftp: ".as_slice(), &text].concat()),
+                };
+                let _ = link.send(0, &frame, &[], true);
+            }
+            Sink::Syslog(Some(socket), facility) => {
+                let _ = rustix::io::write(socket, &syslog_line(*facility, level, &text));
+            }
+            Sink::Syslog(None, _) => {}
+            Sink::StandardError => {
+                let _ =
+                    rustix::io::write(sys::standard_error(), &[text.as_slice(), b"\n"].concat());
+            }
+        }
+    }
+}
+
+fn syslog_line(facility: u8, level: u8, text: &[u8]) -> Vec<u8> {
+    let severity = match level {
+        0 | 1 => 3,
+        2 => 4,
+        3 => 6,
+        _ => 7,
+    };
+    let process = decimal(
+        rustix::process::getpid()
+            .as_raw_nonzero()
+            .get()
+            .unsigned_abs(),
+    );
+    [
+        b"<".as_slice(),
+        &decimal(u32::from(facility) * 8 + severity),
+        b">sftp-server[",
+        &process,
+        b"]: ",
+        text,
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syslog_line_names_facility_severity_and_process() {
+        let line = syslog_line(4, 3, b"opened");
+        let wanted = alloc::format!("<38>sftp-server[{}]: opened", std::process::id());
+        assert_eq!(line, wanted.as_bytes());
+    }
+}

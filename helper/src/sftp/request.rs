@@ -1,0 +1,436 @@
+//! What a client can ask for: SFTP version 3 (draft-ietf-secsh-filexfer-02 section 6) and the
+//! extensions of OpenSSH (its PROTOCOL, section 4), decoded without a copy.
+#![forbid(unsafe_code)]
+
+use super::attributes::Attributes;
+use super::packet::{Fields, Malformed};
+
+/// The kinds of request, in the order of [`KINDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// SSH_FXP_OPEN.
+    Open,
+    /// SSH_FXP_CLOSE.
+    Close,
+    /// SSH_FXP_READ.
+    Read,
+    /// SSH_FXP_WRITE.
+    Write,
+    /// SSH_FXP_LSTAT.
+    Lstat,
+    /// SSH_FXP_FSTAT.
+    Fstat,
+    /// SSH_FXP_SETSTAT.
+    SetStat,
+    /// SSH_FXP_FSETSTAT.
+    FsetStat,
+    /// SSH_FXP_OPENDIR.
+    OpenDirectory,
+    /// SSH_FXP_READDIR.
+    ReadDirectory,
+    /// SSH_FXP_REMOVE.
+    Remove,
+    /// SSH_FXP_MKDIR.
+    MakeDirectory,
+    /// SSH_FXP_RMDIR.
+    RemoveDirectory,
+    /// SSH_FXP_REALPATH.
+    RealPath,
+    /// SSH_FXP_STAT.
+    Stat,
+    /// SSH_FXP_RENAME.
+    Rename,
+    /// SSH_FXP_READLINK.
+    ReadLink,
+    /// SSH_FXP_SYMLINK.
+    SymbolicLink,
+    /// posix-rename@openssh.com.
+    PosixRename,
+    /// statvfs@openssh.com.
+    StatVfs,
+    /// fstatvfs@openssh.com.
+    FstatVfs,
+    /// hardlink@openssh.com.
+    HardLink,
+    /// fsync@openssh.com.
+    Fsync,
+    /// lsetstat@openssh.com.
+    LsetStat,
+    /// limits@openssh.com.
+    Limits,
+    /// expand-path@openssh.com.
+    ExpandPath,
+    /// copy-data.
+    CopyData,
+    /// home-directory.
+    HomeDirectory,
+    /// users-groups-by-id@openssh.com.
+    UsersGroupsById,
+}
+
+/// What is known of a kind of request.
+#[derive(Debug)]
+pub struct KindEntry {
+    /// The kind.
+    pub kind: Kind,
+    /// Name in deny and allow lists.
+    pub name: &'static str,
+    /// Name and version in the offer, for extensions.
+    pub extension: Option<(&'static str, &'static str)>,
+    /// Changes something. SSH_FXP_OPEN is not marked: its flags decide.
+    pub changes: bool,
+}
+
+const fn plain(kind: Kind, name: &'static str, changes: bool) -> KindEntry {
+    KindEntry {
+        kind,
+        name,
+        extension: None,
+        changes,
+    }
+}
+
+const fn extended(
+    kind: Kind,
+    name: &'static str,
+    full_name: &'static str,
+    version: &'static str,
+    changes: bool,
+) -> KindEntry {
+    KindEntry {
+        kind,
+        name,
+        extension: Some((full_name, version)),
+        changes,
+    }
+}
+
+/// All kinds. The first 18 have the numbers 3 to 20; extensions are offered in this order.
+pub static KINDS: [KindEntry; 29] = [
+    plain(Kind::Open, "open", false),
+    plain(Kind::Close, "close", false),
+    plain(Kind::Read, "read", false),
+    plain(Kind::Write, "write", true),
+    plain(Kind::Lstat, "lstat", false),
+    plain(Kind::Fstat, "fstat", false),
+    plain(Kind::SetStat, "setstat", true),
+    plain(Kind::FsetStat, "fsetstat", true),
+    plain(Kind::OpenDirectory, "opendir", false),
+    plain(Kind::ReadDirectory, "readdir", false),
+    plain(Kind::Remove, "remove", true),
+    plain(Kind::MakeDirectory, "mkdir", true),
+    plain(Kind::RemoveDirectory, "rmdir", true),
+    plain(Kind::RealPath, "realpath", false),
+    plain(Kind::Stat, "stat", false),
+    plain(Kind::Rename, "rename", true),
+    plain(Kind::ReadLink, "readlink", false),
+    plain(Kind::SymbolicLink, "symlink", true),
+    extended(
+        Kind::PosixRename,
+        "posix-rename",
+        "posix-rename@openssh.com",
+        "1",
+        true,
+    ),
+    extended(Kind::StatVfs, "statvfs", "statvfs@openssh.com", "2", false),
+    extended(
+        Kind::FstatVfs,
+        "fstatvfs",
+        "fstatvfs@openssh.com",
+        "2",
+        false,
+    ),
+    extended(
+        Kind::HardLink,
+        "hardlink",
+        "hardlink@openssh.com",
+        "1",
+        true,
+    ),
+    extended(Kind::Fsync, "fsync", "fsync@openssh.com", "1", true),
+    extended(
+        Kind::LsetStat,
+        "lsetstat",
+        "lsetstat@openssh.com",
+        "1",
+        true,
+    ),
+    extended(Kind::Limits, "limits", "limits@openssh.com", "1", false),
+    extended(
+        Kind::ExpandPath,
+        "expand-path",
+        "expand-path@openssh.com",
+        "1",
+        false,
+    ),
+    extended(Kind::CopyData, "copy-data", "copy-data", "1", true),
+    extended(
+        Kind::HomeDirectory,
+        "home-directory",
+        "home-directory",
+        "1",
+        false,
+    ),
+    extended(
+        Kind::UsersGroupsById,
+        "users-groups-by-id",
+        "users-groups-by-id@openssh.com",
+        "1",
+        false,
+    ),
+];
+
+/// Number of SSH_FXP_OPEN, the first of the requests.
+const FIRST_NUMBER: u8 = 3;
+/// Number of SSH_FXP_SYMLINK, the last without a name.
+const LAST_NUMBER: u8 = 20;
+/// SSH_FXP_EXTENDED.
+const EXTENDED: u8 = 200;
+
+/// A client's name for an open file. Anything but four bytes names nothing.
+pub type HandleName = Option<u32>;
+
+/// A request with its fields. Paths are bytes as they came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Opens a file with SSH_FXF_ flags.
+    Open {
+        path: &'a [u8],
+        flags: u32,
+        attributes: Attributes,
+    },
+    /// Closes a file or directory.
+    Close { handle: HandleName },
+    /// Reads up to `length` bytes.
+    Read {
+        handle: HandleName,
+        offset: u64,
+        length: u32,
+    },
+    /// Writes all of `data`.
+    Write {
+        handle: HandleName,
+        offset: u64,
+        data: &'a [u8],
+    },
+    /// One path, for kinds that have no more: lstat, stat, opendir, remove, rmdir, realpath,
+    /// readlink, statvfs, expand-path, home-directory (a user's name).
+    Path { path: &'a [u8] },
+    /// One handle: fstat, readdir, fstatvfs, fsync.
+    Handle { handle: HandleName },
+    /// A path and attributes: setstat, lsetstat, mkdir.
+    Set {
+        path: &'a [u8],
+        attributes: Attributes,
+    },
+    /// A handle and attributes: fsetstat.
+    SetHandle {
+        handle: HandleName,
+        attributes: Attributes,
+    },
+    /// Two paths: rename, posix-rename and hardlink (old, new), symlink (target, link).
+    TwoPaths { first: &'a [u8], second: &'a [u8] },
+    /// Copies between open files; a `length` of 0 is up to the end.
+    Copy {
+        from: HandleName,
+        from_offset: u64,
+        length: u64,
+        to: HandleName,
+        to_offset: u64,
+    },
+    /// Packed 32-bit ids.
+    Ids { users: &'a [u8], groups: &'a [u8] },
+    /// No fields: limits.
+    Nothing,
+}
+
+/// A request's number, what it is (`None`: nothing that we know) and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// The client's number for the answer.
+    pub id: u32,
+    /// Its kind.
+    pub kind: Option<Kind>,
+    /// Its fields.
+    pub request: Result<Request<'a>, Malformed>,
+}
+
+/// Decodes a packet other than SSH_FXP_INIT. An error: not even a number to answer to.
+pub fn decode<'a>(packet: &'a [u8]) -> Result<Decoded<'a>, Malformed> {
+    let mut fields = Fields::new(packet);
+    let number = fields.byte()?;
+    let id = fields.u32()?;
+    let kind = match number {
+        FIRST_NUMBER..=LAST_NUMBER => KINDS
+            .get(usize::from(number - FIRST_NUMBER))
+            .map(|entry| entry.kind),
+        EXTENDED => match fields.string() {
+            Ok(name) => extension(name),
+            Err(malformed) => {
+                return Ok(Decoded {
+                    id,
+                    kind: None,
+                    request: Err(malformed),
+                });
+            }
+        },
+        _ => None,
+    };
+    Ok(Decoded {
+        id,
+        kind,
+        request: kind.map_or(Ok(Request::Nothing), |kind| body(kind, &mut fields)),
+    })
+}
+
+fn extension(name: &[u8]) -> Option<Kind> {
+    KINDS
+        .iter()
+        .find(|entry| {
+            entry
+                .extension
+                .is_some_and(|(full_name, _)| full_name.as_bytes() == name)
+        })
+        .map(|entry| entry.kind)
+}
+
+fn body<'a>(kind: Kind, fields: &mut Fields<'a>) -> Result<Request<'a>, Malformed> {
+    Ok(match kind {
+        Kind::Open => Request::Open {
+            path: fields.string()?,
+            flags: fields.u32()?,
+            attributes: Attributes::decode(fields)?,
+        },
+        Kind::Close => Request::Close {
+            handle: handle(fields)?,
+        },
+        Kind::Read => Request::Read {
+            handle: handle(fields)?,
+            offset: fields.u64()?,
+            length: fields.u32()?,
+        },
+        Kind::Write => Request::Write {
+            handle: handle(fields)?,
+            offset: fields.u64()?,
+            data: fields.string()?,
+        },
+        Kind::Lstat
+        | Kind::Stat
+        | Kind::OpenDirectory
+        | Kind::Remove
+        | Kind::RemoveDirectory
+        | Kind::RealPath
+        | Kind::ReadLink
+        | Kind::StatVfs
+        | Kind::ExpandPath
+        | Kind::HomeDirectory => Request::Path {
+            path: fields.string()?,
+        },
+        Kind::Fstat | Kind::ReadDirectory | Kind::FstatVfs | Kind::Fsync => Request::Handle {
+            handle: handle(fields)?,
+        },
+        Kind::SetStat | Kind::LsetStat | Kind::MakeDirectory => Request::Set {
+            path: fields.string()?,
+            attributes: Attributes::decode(fields)?,
+        },
+        Kind::FsetStat => Request::SetHandle {
+            handle: handle(fields)?,
+            attributes: Attributes::decode(fields)?,
+        },
+        Kind::Rename | Kind::PosixRename | Kind::HardLink | Kind::SymbolicLink => {
+            Request::TwoPaths {
+                first: fields.string()?,
+                second: fields.string()?,
+            }
+        }
+        Kind::CopyData => Request::Copy {
+            from: handle(fields)?,
+            from_offset: fields.u64()?,
+            length: fields.u64()?,
+            to: handle(fields)?,
+            to_offset: fields.u64()?,
+        },
+        Kind::UsersGroupsById => Request::Ids {
+            users: ids(fields)?,
+            groups: ids(fields)?,
+        },
+        Kind::Limits => Request::Nothing,
+    })
+}
+
+fn handle(fields: &mut Fields<'_>) -> Result<HandleName, Malformed> {
+    let name = fields.string()?;
+    Ok(name.try_into().ok().map(u32::from_be_bytes))
+}
+
+fn ids<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Malformed> {
+    let packed = fields.string()?;
+    if packed.len().is_multiple_of(4) {
+        Ok(packed)
+    } else {
+        Err(Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sftp::packet::Replies;
+
+    #[test]
+    fn numbers_and_names_find_their_kind() {
+        for (number, kind) in [
+            (3, Kind::Open),
+            (6, Kind::Write),
+            (12, Kind::ReadDirectory),
+            (17, Kind::Stat),
+            (20, Kind::SymbolicLink),
+        ] {
+            let packet = [number, 0, 0, 0, 9];
+            let decoded = decode(&packet).expect("a number");
+            assert_eq!((decoded.id, decoded.kind), (9, Some(kind)));
+            assert_eq!(decoded.request, Err(Malformed));
+        }
+        for number in [0, 2, 21, 101, 201, 255] {
+            assert_eq!(decode(&[number, 0, 0, 0, 9]).expect("a number").kind, None);
+        }
+        assert_eq!(decode(&[3, 0, 0]), Err(Malformed));
+        assert_eq!(extension(b"copy-data"), Some(Kind::CopyData));
+        assert_eq!(extension(b"posix-rename"), None);
+    }
+
+    #[test]
+    fn a_write_is_decoded_in_place() {
+        let mut packet = Replies::default();
+        packet.begin(6, 77);
+        packet.string(&[0, 1, 2, 3]);
+        packet.u64(1 << 40);
+        packet.string(b"data");
+        let decoded = decode(&packet.bytes()[4..]).expect("a number");
+        assert_eq!(
+            decoded.request,
+            Ok(Request::Write {
+                handle: Some(0x0001_0203),
+                offset: 1 << 40,
+                data: b"data"
+            })
+        );
+    }
+
+    #[test]
+    fn a_handle_of_another_length_names_nothing() {
+        let mut packet = Replies::default();
+        packet.begin(4, 1);
+        packet.string(b"bogus-handle");
+        let decoded = decode(&packet.bytes()[4..]).expect("a number");
+        assert_eq!(decoded.request, Ok(Request::Close { handle: None }));
+    }
+
+    #[test]
+    fn each_kind_stands_at_its_number() {
+        for (index, entry) in KINDS.iter().enumerate() {
+            assert_eq!(entry.kind as usize, index, "{}", entry.name);
+            assert_eq!(entry.extension.is_some(), index >= 18, "{}", entry.name);
+        }
+    }
+}

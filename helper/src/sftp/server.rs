@@ -1,0 +1,620 @@
+//! One client's requests, answered one after the other in the order in which they came.
+//!
+//! OpenSSH's server does the same, and clients count on it: a WRITE takes effect before the FSTAT
+//! that follows it. Pipelining pays all the same, since the client does not wait for answers.
+//! Nothing that a request says makes the server hold more than one packet and one reply.
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+use rustix::process::getcwd;
+
+use super::attributes::Attributes;
+use super::change;
+use super::directory::{reply_with_entries, reply_with_name};
+use super::handles::{self, Form, Handles, Open};
+use super::log::Log;
+use super::long_name::{LongNames, decimal_u64};
+use super::names::{Database, Names};
+use super::options::Options;
+use super::packet::{Fields, Malformed, Replies};
+use super::request::{Decoded, HandleName, KINDS, Kind, Request, decode};
+use super::status::Status;
+use super::transfer::{self, Copy};
+use super::zone::Zone;
+use crate::path::resolve;
+use crate::sys;
+use crate::text::c_string;
+
+/// The only version that this server speaks, and that clients in use ask for.
+const VERSION: u32 = 3;
+const INIT: u8 = 1;
+const VERSION_REPLY: u8 = 2;
+const HANDLE: u8 = 102;
+const DATA: u8 = 103;
+const ATTRIBUTES: u8 = 105;
+const EXTENDED_REPLY: u8 = 201;
+
+/// A packet without its length, as OpenSSH.
+pub const PACKET_MAX_BYTES: usize = 256 * 1024;
+/// Data in one READ or WRITE: a packet with room for the other fields.
+pub const DATA_MAX_BYTES: u32 = 255 * 1024;
+/// Names in one answer to users-groups-by-id, in bytes: what comes beyond is told as unknown.
+const NAMES_MAX_BYTES: usize = 128 * 1024;
+
+/// The stream cannot go on: what it carries is no SFTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken(pub &'static str);
+
+/// Who is served.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// The user's name.
+    pub name: Vec<u8>,
+    /// The user's home directory.
+    pub home: Vec<u8>,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Server {
+    options: Options,
+    account: Account,
+    log: Log,
+    handles: Handles,
+    users: Names,
+    groups: Names,
+    zone: Option<Zone>,
+    replies: Replies,
+    is_initialised: bool,
+}
+
+impl Server {
+    /// A server without open files.
+    pub fn new(options: Options, account: Account, log: Log) -> Self {
+        Self {
+            options,
+            account,
+            log,
+            handles: Handles::default(),
+            users: Names::new(Database::Users),
+            groups: Names::new(Database::Groups),
+            zone: None,
+            replies: Replies::default(),
+            is_initialised: false,
+        }
+    }
+
+    /// Replies that wait to be written.
+    pub fn replies(&mut self) -> &mut Replies {
+        &mut self.replies
+    }
+
+    /// The log.
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Answers one packet, without its length. `client` is where the client's bytes come from.
+    pub fn serve(&mut self, packet: &[u8], client: BorrowedFd<'_>) -> Result<(), Broken> {
+        if let Some((&INIT, version)) = packet.split_first() {
+            return self.init(version);
+        }
+        if !self.is_initialised {
+            return Err(Broken("a request before the version"));
+        }
+        let Decoded { id, kind, request } =
+            decode(packet).map_err(|Malformed| Broken("a packet without a number"))?;
+        let Some(kind) = kind else {
+            self.status(id, Status::Unsupported);
+            return Ok(());
+        };
+        match request {
+            Err(Malformed) => {
+                self.log
+                    .line(1, &[b"a request is cut short: ", name_of(kind)]);
+                self.status(id, Status::BadMessage);
+            }
+            Ok(_) if !self.options.permits(kind) => {
+                self.log
+                    .line(3, &[b"Refusing ", name_of(kind), b" request"]);
+                self.status(id, Status::PermissionDenied);
+            }
+            Ok(request) => self.answer(id, kind, &request, client),
+        }
+        Ok(())
+    }
+
+    fn init(&mut self, version: &[u8]) -> Result<(), Broken> {
+        let version = Fields::new(version)
+            .u32()
+            .map_err(|Malformed| Broken("no version"))?;
+        let number = decimal_u64(version.into());
+        self.log.line(4, &[b"client version ", &number]);
+        self.is_initialised = true;
+        self.replies.begin_without_id(VERSION_REPLY);
+        self.replies.u32(VERSION);
+        for entry in &KINDS {
+            if let Some((name, version)) = entry.extension
+                && self.options.permits(entry.kind)
+            {
+                self.replies.string(name.as_bytes());
+                self.replies.string(version.as_bytes());
+            }
+        }
+        self.replies.end();
+        Ok(())
+    }
+
+    fn answer(&mut self, id: u32, kind: Kind, request: &Request<'_>, client: BorrowedFd<'_>) {
+        match *request {
+            Request::Open {
+                path,
+                flags,
+                ref attributes,
+            } => self.open(id, path, flags, attributes),
+            Request::Close { handle } => self.close(id, handle),
+            Request::Read {
+                handle,
+                offset,
+                length,
+            } => self.read(id, handle, offset, length),
+            Request::Write {
+                handle,
+                offset,
+                data,
+            } => self.write(id, handle, offset, data),
+            Request::Path { path } => self.answer_path(id, kind, path),
+            Request::Handle { handle } => self.answer_handle(id, kind, handle),
+            Request::Set {
+                path,
+                ref attributes,
+            } => {
+                let (label, result): (&[u8], _) = match kind {
+                    Kind::MakeDirectory => {
+                        (b"mkdir name", change::make_directory(path, attributes))
+                    }
+                    Kind::LsetStat => (b"lset", change::set_link(path, attributes)),
+                    _ => (b"set", change::set(path, attributes)),
+                };
+                self.done(id, label, path, result);
+            }
+            Request::SetHandle {
+                handle,
+                ref attributes,
+            } => {
+                let Some(open) = self.handles.file(handle) else {
+                    return self.status(id, Status::Failure);
+                };
+                let result = change::set_open(open.descriptor.as_fd(), attributes);
+                let path = open.path.clone();
+                self.done(id, b"set", &path, result);
+            }
+            Request::TwoPaths { first, second } => self.answer_two(id, kind, first, second),
+            Request::Copy {
+                from,
+                from_offset,
+                length,
+                to,
+                to_offset,
+            } => self.copy(id, (from, from_offset), length, (to, to_offset), client),
+            Request::Ids { users, groups } => self.names_of_ids(id, users, groups),
+            Request::Nothing => self.limits(id),
+        }
+    }
+
+    #[inline(never)]
+    fn status(&mut self, id: u32, status: Status) {
+        if !matches!(status, Status::Ok | Status::EndOfFile) {
+            self.log
+                .line(4, &[b"sent status ", status.text().as_bytes()]);
+        }
+        status.reply(id, &mut self.replies);
+    }
+
+    /// Tells how something that changes went.
+    #[inline(never)]
+    fn done(&mut self, id: u32, label: &[u8], path: &[u8], result: Result<(), Errno>) {
+        self.log.line(3, &[label, b" \"", path, b"\""]);
+        self.status(id, result.into());
+    }
+
+    fn open(&mut self, id: u32, path: &[u8], flags: u32, attributes: &Attributes) {
+        if self.log.wants(3) {
+            let line: [&[u8]; 5] = [b"open \"", path, b"\" flags", &flags_text(flags), b""];
+            self.log.line(3, &line);
+        }
+        match transfer::open(path, flags, attributes, self.options.read_only) {
+            Ok(descriptor) => {
+                let form = Form::File {
+                    appends: transfer::appends(flags),
+                };
+                self.give_handle(id, path, descriptor, form);
+            }
+            Err(errno) => self.status(id, errno.into()),
+        }
+    }
+
+    fn give_handle(&mut self, id: u32, path: &[u8], descriptor: rustix::fd::OwnedFd, form: Form) {
+        let name = self.handles.add(Open {
+            descriptor,
+            path: path.to_vec(),
+            form,
+            read_bytes: 0,
+            written_bytes: 0,
+        });
+        let Some(name) = name else {
+            self.log.line(1, &[b"too many open files"]);
+            return self.status(id, Status::Failure);
+        };
+        self.replies.begin(HANDLE, id);
+        self.replies.string(&name.to_be_bytes());
+        self.replies.end();
+    }
+
+    fn close(&mut self, id: u32, handle: HandleName) {
+        match self.handles.remove(handle) {
+            Some(open) => {
+                self.tell_close(b"close", &open);
+                self.status(id, Status::Ok);
+            }
+            // As OpenSSH, which has no better word for it.
+            None => self.status(id, Status::NoSuchFile),
+        }
+    }
+
+    fn tell_close(&mut self, label: &[u8], open: &Open) {
+        if !self.log.wants(3) {
+            return;
+        }
+        match open.form {
+            Form::File { .. } => {
+                let (read, written) = (
+                    decimal_u64(open.read_bytes),
+                    decimal_u64(open.written_bytes),
+                );
+                self.log.line(
+                    3,
+                    &[
+                        label,
+                        b" \"",
+                        &open.path,
+                        b"\" bytes read ",
+                        &read,
+                        b" written ",
+                        &written,
+                    ],
+                );
+            }
+            Form::Directory => self.log.line(3, &[label, b"dir \"", &open.path, b"\""]),
+        }
+    }
+
+    /// Closes what the client left open.
+    pub fn finish(&mut self) {
+        while let Some(open) = self.handles.remove_any() {
+            self.tell_close(b"forced close", &open);
+        }
+    }
+
+    fn read(&mut self, id: u32, handle: HandleName, offset: u64, length: u32) {
+        let Some(open) = self.handles.file(handle) else {
+            return self.status(id, Status::Failure);
+        };
+        let length = usize::try_from(length.min(DATA_MAX_BYTES)).unwrap_or(0);
+        self.replies.begin(DATA, id);
+        let result = self.replies.string_from(length, |place| {
+            transfer::read(&open.descriptor, place, offset)
+        });
+        match result {
+            Ok(0) if length > 0 => {
+                self.replies.abandon();
+                self.status(id, Status::EndOfFile);
+            }
+            Ok(len) => {
+                open.read_bytes += len as u64;
+                self.replies.end();
+            }
+            Err(errno) => {
+                self.replies.abandon();
+                self.status(id, errno.into());
+            }
+        }
+    }
+
+    fn write(&mut self, id: u32, handle: HandleName, offset: u64, data: &[u8]) {
+        let Some(open) = self.handles.file(handle) else {
+            return self.status(id, Status::Failure);
+        };
+        // The kernel ignores the offset of such writes, but not an impossible one.
+        let appends = open.form == Form::File { appends: true };
+        let offset = if appends { 0 } else { offset };
+        let (written, result) = transfer::write(&open.descriptor, data, offset);
+        open.written_bytes += written as u64;
+        self.status(id, result.into());
+    }
+
+    fn answer_path(&mut self, id: u32, kind: Kind, path: &[u8]) {
+        match kind {
+            Kind::Lstat => self.attributes(
+                id,
+                c_string(path).and_then(|path| rustix::fs::lstat(&*path)),
+            ),
+            Kind::Stat => self.attributes(id, crate::path::stat(path)),
+            Kind::OpenDirectory => self.open_directory(id, path),
+            Kind::Remove => self.done(id, b"remove name", path, change::remove(path)),
+            Kind::RemoveDirectory => {
+                self.done(id, b"rmdir name", path, change::remove_directory(path));
+            }
+            Kind::RealPath => self.name(id, real_path(path)),
+            Kind::ExpandPath => {
+                let expanded = self.expand(path);
+                self.name(id, expanded.and_then(|path| real_path(&path)));
+            }
+            Kind::HomeDirectory => match self.home_of(path) {
+                Some(home) => self.name(id, Ok(home)),
+                None => self.status(id, Status::Failure),
+            },
+            Kind::ReadLink => self.name(id, change::read_link(path)),
+            _ => {
+                let found = c_string(path).and_then(|path| rustix::fs::statvfs(&*path));
+                self.file_system(id, found);
+            }
+        }
+    }
+
+    fn open_directory(&mut self, id: u32, path: &[u8]) {
+        self.log.line(3, &[b"opendir \"", path, b"\""]);
+        match crate::path::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK) {
+            Ok(descriptor) => self.give_handle(id, path, descriptor, Form::Directory),
+            Err(errno) => self.status(id, errno.into()),
+        }
+    }
+
+    fn attributes(&mut self, id: u32, found: Result<rustix::fs::Stat, Errno>) {
+        match found {
+            Ok(stat) => {
+                self.replies.begin(ATTRIBUTES, id);
+                Attributes::of(&stat).encode(&mut self.replies);
+                self.replies.end();
+            }
+            Err(errno) => self.status(id, errno.into()),
+        }
+    }
+
+    fn name(&mut self, id: u32, found: Result<Vec<u8>, Errno>) {
+        match found {
+            Ok(name) => reply_with_name(&name, id, &mut self.replies),
+            Err(errno) => self.status(id, errno.into()),
+        }
+    }
+
+    fn file_system(&mut self, id: u32, found: Result<rustix::fs::StatVfs, Errno>) {
+        let found = match found {
+            Ok(found) => found,
+            Err(errno) => return self.status(id, errno.into()),
+        };
+        let flags = found.f_flag & (StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID);
+        self.replies.begin(EXTENDED_REPLY, id);
+        for number in [
+            found.f_bsize,
+            found.f_frsize,
+            found.f_blocks,
+            found.f_bfree,
+            found.f_bavail,
+            found.f_files,
+            found.f_ffree,
+            found.f_favail,
+            found.f_fsid,
+            flags.bits(),
+            found.f_namemax,
+        ] {
+            self.replies.u64(number);
+        }
+        self.replies.end();
+    }
+
+    fn answer_handle(&mut self, id: u32, kind: Kind, handle: HandleName) {
+        let Some(open) = self.handles.get(handle) else {
+            // OpenSSH has two words for it.
+            let is_fsync = kind == Kind::Fsync;
+            let status = if is_fsync {
+                Status::NoSuchFile
+            } else {
+                Status::Failure
+            };
+            return self.status(id, status);
+        };
+        match kind {
+            Kind::Fstat => {
+                let found = rustix::fs::fstat(&open.descriptor);
+                self.attributes(id, found);
+            }
+            Kind::FstatVfs => {
+                let found = rustix::fs::fstatvfs(&open.descriptor);
+                self.file_system(id, found);
+            }
+            Kind::Fsync => {
+                let result = rustix::fs::fsync(&open.descriptor);
+                let path = open.path.clone();
+                self.done(id, b"fsync", &path, result);
+            }
+            _ if open.form != Form::Directory => self.status(id, Status::Failure),
+            _ => {
+                let mut names = LongNames {
+                    users: &mut self.users,
+                    groups: &mut self.groups,
+                    zone: self.zone.get_or_insert_with(Zone::of_machine),
+                    now: i64::try_from(sys::realtime_s()).unwrap_or(0),
+                };
+                reply_with_entries(&open.descriptor, id, &mut names, &mut self.replies);
+            }
+        }
+    }
+
+    fn answer_two(&mut self, id: u32, kind: Kind, first: &[u8], second: &[u8]) {
+        let (label, result): (&[u8], _) = match kind {
+            Kind::Rename => (b"rename", change::rename(first, second)),
+            Kind::PosixRename => (b"posix-rename", change::rename_over(first, second)),
+            Kind::HardLink => (b"hardlink", change::make_hard_link(first, second)),
+            _ => (b"symlink", change::make_symbolic_link(first, second)),
+        };
+        let line: [&[u8]; 6] = [label, b" old \"", first, b"\" new \"", second, b"\""];
+        self.log.line(3, &line);
+        self.status(id, result.into());
+    }
+
+    fn copy(
+        &mut self,
+        id: u32,
+        (from, from_offset): (HandleName, u64),
+        length: u64,
+        (to, to_offset): (HandleName, u64),
+        client: BorrowedFd<'_>,
+    ) {
+        // Two places of one table cannot both be borrowed; the target steps out meanwhile.
+        let status = match (self.handles.take(from), self.handles.take(to)) {
+            (Some(mut source), Some(mut target)) => {
+                self.log.line(
+                    3,
+                    &[
+                        b"copy-data \"",
+                        &source.path,
+                        b"\" to \"",
+                        &target.path,
+                        b"\"",
+                    ],
+                );
+                let (status, copied) = Copy {
+                    from: &source.descriptor,
+                    from_offset,
+                    length,
+                    to: &target.descriptor,
+                    to_offset,
+                    client,
+                }
+                .run();
+                source.read_bytes += copied;
+                target.written_bytes += copied;
+                self.handles.put_back(from, source);
+                self.handles.put_back(to, target);
+                status
+            }
+            // One handle for both, or a handle that is none.
+            (source, target) => {
+                if let Some(source) = source {
+                    self.handles.put_back(from, source);
+                }
+                if let Some(target) = target {
+                    self.handles.put_back(to, target);
+                }
+                Status::Failure
+            }
+        };
+        self.status(id, status);
+    }
+
+    fn limits(&mut self, id: u32) {
+        self.replies.begin(EXTENDED_REPLY, id);
+        for number in [
+            PACKET_MAX_BYTES as u64,
+            DATA_MAX_BYTES.into(),
+            DATA_MAX_BYTES.into(),
+            handles::limit(),
+        ] {
+            self.replies.u64(number);
+        }
+        self.replies.end();
+    }
+
+    fn names_of_ids(&mut self, id: u32, users: &[u8], groups: &[u8]) {
+        self.replies.begin(EXTENDED_REPLY, id);
+        for (ids, names) in [(users, &mut self.users), (groups, &mut self.groups)] {
+            let start = self.replies.position();
+            self.replies.u32(0);
+            let mut ids = Fields::new(ids);
+            while let Ok(id) = ids.u32() {
+                let name = if self.replies.packet_bytes() < NAMES_MAX_BYTES {
+                    names.name(id)
+                } else {
+                    None
+                };
+                self.replies.string(name.unwrap_or_default());
+            }
+            let len = self.replies.position().saturating_sub(start + 4);
+            self.replies.patch(start, len);
+        }
+        self.replies.end();
+    }
+
+    /// The home directory of `user`; an empty name is the user's own.
+    fn home_of(&mut self, user: &[u8]) -> Option<Vec<u8>> {
+        if user.is_empty() || user == self.account.name {
+            return Some(self.account.home.clone());
+        }
+        self.users.home(user).map(<[u8]>::to_vec)
+    }
+
+    /// `~`, `~/…` are the starting directory and what is in it, `~user` that user's home.
+    fn expand(&mut self, path: &[u8]) -> Result<Vec<u8>, Errno> {
+        let Some(rest) = path.strip_prefix(b"~") else {
+            return Ok(path.to_vec());
+        };
+        let end = rest
+            .iter()
+            .position(|&byte| byte == b'/')
+            .unwrap_or(rest.len());
+        let (user, rest) = rest.split_at(end);
+        if user.is_empty() {
+            let inside = rest.strip_prefix(b"/").unwrap_or(rest);
+            return Ok([b"./".as_slice(), inside].concat());
+        }
+        let home = self.home_of(user).ok_or(Errno::NOENT)?;
+        Ok([&home, rest].concat())
+    }
+}
+
+/// The absolute path without links; the last component need not exist.
+fn real_path(path: &[u8]) -> Result<Vec<u8>, Errno> {
+    if path.contains(&0) {
+        return Err(Errno::INVAL);
+    }
+    if path.first() == Some(&b'/') {
+        return resolve(path, true);
+    }
+    let here = getcwd(Vec::new())?;
+    // The kernel marks a directory outside the root with a text in front.
+    if here.to_bytes().first() != Some(&b'/') {
+        return Err(Errno::NOENT);
+    }
+    resolve(&[here.to_bytes(), b"/", path].concat(), true)
+}
+
+fn name_of(kind: Kind) -> &'static [u8] {
+    KINDS
+        .get(kind as usize)
+        .map_or(b"", |entry| entry.name.as_bytes())
+}
+
+/// SSH_FXF_ flags in OpenSSH's words.
+fn flags_text(flags: u32) -> Vec<u8> {
+    const NAMES: [&[u8]; 6] = [
+        b"READ",
+        b"WRITE",
+        b"APPEND",
+        b"CREATE",
+        b"TRUNCATE",
+        b"EXCL",
+    ];
+    let mut text = Vec::new();
+    for (index, name) in NAMES.iter().enumerate() {
+        if flags & (1 << index) != 0 {
+            text.push(if text.is_empty() { b' ' } else { b',' });
+            text.extend_from_slice(name);
+        }
+    }
+    text
+}

@@ -1,0 +1,299 @@
+//! Files: OpenSSH's sftp and scp, and other people's clients, against the server's own sftp.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::accounts::User;
+use crate::clients::{self, Ran, Running};
+use crate::harness::{Case, World};
+use crate::server::Server;
+
+pub const CASES: &[Case] = &[
+    Case::new("files::both_ways", both_ways),
+    Case::new("files::scp_in_both_modes", scp_in_both_modes),
+    Case::new("files::tree", tree),
+    Case::new("files::forced", forced),
+    Case::new("files::chroot", chroot),
+    Case::new("files::bad_chroot", bad_chroot),
+    Case::new("files::options", options),
+    Case::new("files::request_lists", request_lists),
+    Case::new("files::external_server", external_server),
+    Case::new("files::client_vanishes", client_vanishes),
+];
+
+pub const INTERNAL: &str = "Subsystem sftp internal-sftp";
+
+/// Bytes without a pattern, the same each time.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// OpenSSH's sftp with a batch of commands.
+pub fn sftp(server: &Server, user: &User, options: &[&str], batch: &str) -> Ran {
+    let mut command = Command::new("sftp");
+    command
+        .args(clients::ssh_options(&user.key))
+        .args(["-P", &server.port.to_string(), "-b", "-"])
+        .args(options)
+        .arg(format!("{}@127.0.0.1", user.name))
+        .env_remove("SSH_AUTH_SOCK")
+        .env("LC_ALL", "C");
+    Running::start(&mut command, batch.into()).wait()
+}
+
+fn scp(server: &Server, user: &User, arguments: &[&str]) -> Ran {
+    let mut command = Command::new("scp");
+    command
+        .args(clients::ssh_options(&user.key))
+        .args(["-P", &server.port.to_string()])
+        .args(arguments)
+        .env_remove("SSH_AUTH_SOCK")
+        .env("LC_ALL", "C");
+    clients::run(&mut command)
+}
+
+/// A directory of the user's own.
+fn own_directory(user: &User, name: &str) -> PathBuf {
+    let path = user.home.join(name);
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(user.id), Some(user.group_id)).unwrap();
+    path
+}
+
+fn both_ways(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL]);
+    let content = noise(5_000_001);
+    let source = world.directory.join("source");
+    fs::write(&source, &content).unwrap();
+    let back = world.directory.join("back");
+    for options in [
+        &[][..],
+        &["-B", "32767", "-R", "1"],
+        &["-B", "261120", "-R", "200"],
+    ] {
+        let batch = format!(
+            "put {} there\nls -l\nget there {}\nrm there\n",
+            source.display(),
+            back.display()
+        );
+        let listing = sftp(&server, &user, options, &batch).success();
+        assert!(listing.contains(" 5000001 "), "{listing}");
+        assert!(listing.contains(&user.name), "{listing}");
+        assert!(fs::read(&back).unwrap() == content);
+        fs::remove_file(&back).unwrap();
+    }
+    let ran = sftp(&server, &user, &[], "get /nonexistent/x\n");
+    assert!(ran.err().contains("not found"), "{}", ran.err());
+    let ran = sftp(&server, &user, &[], "get /etc/shadow /tmp/x\n");
+    assert!(ran.err().contains("Permission denied"), "{}", ran.err());
+}
+
+fn scp_in_both_modes(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL]);
+    let content = noise(300_000);
+    let source = world.directory.join("source");
+    fs::write(&source, &content).unwrap();
+    for mode in ["-O", "-s"] {
+        let remote = format!("{}@127.0.0.1:file{mode}", user.name);
+        let back = world.directory.join(format!("back{mode}"));
+        scp(&server, &user, &[mode, source.to_str().unwrap(), &remote]).success();
+        scp(&server, &user, &[mode, &remote, back.to_str().unwrap()]).success();
+        assert!(fs::read(&back).unwrap() == content, "{mode}");
+        let missing = format!("{}@127.0.0.1:none", user.name);
+        let ran = scp(&server, &user, &[mode, &missing, "/tmp"]);
+        assert_ne!(ran.code(), Some(0), "{mode}");
+    }
+}
+
+/// Directories, links, times and modes, in both directions.
+fn tree(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL]);
+    let source = world.directory.join("tree");
+    for directory in 0..5 {
+        let path = source.join(format!("d {directory}/inner"));
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..20 {
+            let file = path.join(format!("f{file}"));
+            fs::write(&file, noise(file.as_os_str().len() * 37)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        }
+    }
+    let back = world.directory.join("back");
+    let batch = format!(
+        "put -rp {} t\nget -rp t {}\n",
+        source.display(),
+        back.display()
+    );
+    sftp(&server, &user, &[], &batch).success();
+    let diff = clients::run(Command::new("diff").arg("-r").arg(&source).arg(&back));
+    assert_eq!(diff.code(), Some(0), "{}", diff.out());
+    let file = |root: &Path| fs::metadata(root.join("d 3/inner/f7")).unwrap();
+    let (before, after) = (file(&source), file(&back));
+    assert_eq!(before.permissions().mode(), after.permissions().mode());
+    let seconds = |time: &fs::Metadata| {
+        let since = time
+            .modified()
+            .unwrap()
+            .duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_secs()
+    };
+    assert_eq!(seconds(&before), seconds(&after));
+}
+
+/// ForceCommand internal-sftp: files and nothing else.
+fn forced(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL, "ForceCommand internal-sftp -d /tmp"]);
+    for remote in ["id", "internal-sftp", "sh -c id"] {
+        let ran = clients::ssh_run(&server, &user, remote);
+        assert_eq!(ran.code(), Some(1), "{remote}");
+        assert_eq!(
+            ran.out().trim_end(),
+            "This service allows sftp connections only."
+        );
+    }
+    let out = sftp(&server, &user, &[], "pwd\n").success();
+    assert!(out.contains("/tmp"), "{out}");
+}
+
+fn chroot(world: &World) {
+    let user = world.user();
+    let root = world.directory.join(format!("root-{}", user.name));
+    fs::create_dir_all(root.join("inside")).unwrap();
+    chown(root.join("inside"), Some(user.id), Some(user.group_id)).unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    let line = format!("ChrootDirectory {}/root-%u", world.directory.display());
+    let server = world.server(&[
+        INTERNAL,
+        &line,
+        "ForceCommand internal-sftp -d /inside -u 027",
+    ]);
+    let source = world.directory.join("source");
+    fs::write(&source, noise(70_000)).unwrap();
+    let batch = format!("pwd\nput {} new\nls -l\nls /\n", source.display());
+    let out = sftp(&server, &user, &[], &batch).success();
+    assert!(out.contains("Remote working directory: /inside"), "{out}");
+    let stored = root.join("inside/new");
+    assert!(fs::read(&stored).unwrap() == noise(70_000));
+    let mode = fs::metadata(&stored).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    let ran = sftp(&server, &user, &[], "get /etc/passwd /dev/null\n");
+    assert_ne!(ran.code(), Some(0));
+}
+
+/// A root that the user could exchange is none.
+fn bad_chroot(world: &World) {
+    let user = world.user();
+    let root = own_directory(&user, "root");
+    let line = format!("ChrootDirectory {}", root.display());
+    let server = world.server(&[INTERNAL, &line, "ForceCommand internal-sftp"]);
+    assert_ne!(sftp(&server, &user, &[], "pwd\n").code(), Some(0));
+}
+
+fn options(world: &World) {
+    let user = world.user();
+    let server = world.server(&["Subsystem sftp internal-sftp -R -u 077 -l INFO -d /usr"]);
+    let out = sftp(&server, &user, &[], "pwd\nget /etc/hostname /dev/null\n").success();
+    assert!(out.contains("/usr"), "{out}");
+    let home = user.home.display();
+    for batch in [
+        format!("put /etc/hostname {home}/new"),
+        format!("mkdir {home}/new"),
+        format!("rename {home}/.ssh {home}/new"),
+        format!("rm {home}/.ssh/authorized_keys"),
+        format!("chmod 777 {home}"),
+        format!("ln -s x {home}/new"),
+    ] {
+        let ran = sftp(&server, &user, &[], &format!("{batch}\n"));
+        assert_ne!(ran.code(), Some(0), "{batch}");
+        assert!(!user.home.join("new").exists(), "{batch}");
+    }
+    assert!(user.home.join(".ssh/authorized_keys").exists());
+}
+
+fn request_lists(world: &World) {
+    let user = world.user();
+    let server = world.server(&["Subsystem sftp internal-sftp -P remove,rmdir"]);
+    sftp(&server, &user, &[], "put /etc/hostname kept\n").success();
+    let ran = sftp(&server, &user, &[], "rm kept\n");
+    assert!(ran.err().contains("Permission denied"), "{}", ran.err());
+    assert!(user.home.join("kept").exists());
+    let allowed = "Subsystem sftp internal-sftp -p open,close,read,write,stat,lstat,fstat,realpath";
+    let server = world.server(&[allowed]);
+    sftp(
+        &server,
+        &user,
+        &[],
+        "put /etc/hostname other\nget other /dev/null\n",
+    )
+    .success();
+    assert_ne!(sftp(&server, &user, &[], "mkdir d\n").code(), Some(0));
+    // A slip of the pen in such a list must not open what it was to close.
+    let server = world.server(&["Subsystem sftp internal-sftp -P remvoe"]);
+    assert_ne!(sftp(&server, &user, &[], "pwd\n").code(), Some(0));
+}
+
+fn external_server(world: &World) {
+    let user = world.user();
+    let server = world.server(&["Subsystem sftp /usr/lib/openssh/sftp-server"]);
+    sftp(&server, &user, &[], "put /etc/hostname there\n").success();
+    if world.is_agent() {
+        // What is not installed is served all the same.
+        let server = world.server(&["Subsystem sftp /opt/none/sftp-server -R"]);
+        sftp(&server, &user, &[], "get there /dev/null\n").success();
+        assert_ne!(sftp(&server, &user, &[], "rm there\n").code(), Some(0));
+        // In the place of OpenSSH's program.
+        let line = format!(
+            "Subsystem sftp {} sftp-server",
+            crate::server::agent_file().display()
+        );
+        let server = world.server(&[&line]);
+        sftp(&server, &user, &[], "get there /dev/null\nrm there\n").success();
+    }
+}
+
+/// Who leaves in the middle of a transfer leaves no process behind, also where the server waits for
+/// a FIFO that nobody opens.
+fn client_vanishes(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL]);
+    let fifo = user.home.join("fifo");
+    clients::run(Command::new("mkfifo").arg(&fifo)).success();
+    chown(&fifo, Some(user.id), Some(user.group_id)).unwrap();
+    let endless = world.directory.join("endless");
+    fs::File::create(&endless)
+        .unwrap()
+        .set_len(20 << 30)
+        .unwrap();
+    let put = format!("put {}\n", endless.display());
+    for batch in [put.as_str(), "get fifo /dev/null\n"] {
+        let mut command = Command::new("sftp");
+        command
+            .args(clients::ssh_options(&user.key))
+            .args(["-P", &server.port.to_string(), "-b", "-"])
+            .arg(format!("{}@127.0.0.1", user.name));
+        let mut running = Running::start(&mut command, batch.into());
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        running.child.kill().unwrap();
+        drop(running);
+        crate::processes::wait_until(
+            "the server's processes to end",
+            crate::server::LIMIT,
+            || user.processes("").is_empty(),
+        );
+    }
+}
