@@ -52,7 +52,11 @@ pub fn build(target: Target) -> Result<Built, Failure> {
     let mut cargo = toolchain::cargo_for(target)?;
     // The linker's build id ties the symbol file to the stripped one; frame pointers let the
     // agent's profiler walk its own stack.
-    let flags = "-Clink-arg=-Wl,--build-id -Cforce-frame-pointers=yes";
+    // Small forms of what only old processors run (AES without instructions for it) or what only a
+    // password check does (SHA-crypt).
+    let flags = "-Clink-arg=-Wl,--build-id -Cforce-frame-pointers=yes \
+                 --cfg aes_backend_soft=\"compact\" --cfg sha2_backend=\"soft\" \
+                 --cfg sha2_backend_soft=\"compact\"";
     cargo
         .args(["rustc", "--locked", "--profile", "dist", "--bin", "agent"])
         .args(["--target", target.triple])
