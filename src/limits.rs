@@ -212,6 +212,10 @@ pub const RESOLVERS_BURST: u32 = 5;
 pub const RESOLVERS_PER_SECOND: u32 = 1;
 /// Largest data packet on a channel that carries a socket (OpenSSH's CHAN_TCP_PACKET_DEFAULT).
 pub const FORWARD_PACKET_BYTES: u32 = 32 * 1024;
+/// Window and largest packet of a channel to the client's agent, whose messages have 256 KiB at most
+/// and some KiB as a rule (OpenSSH's CHAN_X11_WINDOW_DEFAULT and CHAN_X11_PACKET_DEFAULT).
+pub const AGENT_WINDOW_BYTES: u32 = 64 * 1024;
+pub const AGENT_PACKET_BYTES: u32 = 16 * 1024;
 /// Listeners of one connection: each holds up to three descriptors.
 pub const LISTENERS_PER_CONNECTION: usize = 128;
 /// Channels that the client was offered and has not answered for: with as many, listeners rest and

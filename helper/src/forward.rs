@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
+use crate::agent::AgentSocket;
 use crate::connect::{self, Race};
 use crate::forward_frame::{
     Address, Addresses, Failure, ForwardAnswer, ForwardRequest, Forwarding, Lookup, Place,
@@ -23,7 +24,7 @@ use crate::listen::{self, UnixFile};
 use crate::numeric;
 use crate::session::Peers;
 use crate::sys::now_ms;
-use crate::text::{decimal, printable};
+use crate::text::{decimal, failure as failed, printable};
 use crate::wire::{Bytes, Wire};
 
 /// Log levels.
@@ -38,6 +39,8 @@ pub struct Forwards {
     rules: Forwarding,
     pending: Vec<Pending>,
     files: Vec<(u32, UnixFile)>,
+    home: Bytes,
+    agent: Option<AgentSocket>,
     resolver: Resolver,
     last_lookup: u32,
 }
@@ -82,11 +85,13 @@ enum Resolver {
 
 impl Forwards {
     /// Nothing is forwarded yet.
-    pub fn new(rules: Forwarding) -> Self {
+    pub fn new(rules: Forwarding, home: Bytes) -> Self {
         Self {
             rules,
             pending: Vec::new(),
             files: Vec::new(),
+            home,
+            agent: None,
             resolver: Resolver::None,
             last_lookup: 0,
         }
@@ -105,7 +110,7 @@ impl Forwards {
                 self.files.retain(|(known, _)| *known != number);
                 Ok(())
             }
-            ForwardRequest::ListenAgent { number } => refuse_listener(peers, number),
+            ForwardRequest::ListenAgent { number } => self.listen_agent(number, peers),
         }
     }
 
@@ -260,6 +265,31 @@ impl Forwards {
                 refuse_listener(peers, number)
             }
         }
+    }
+
+    /// One for all sessions of the connection, as with sshd.
+    fn listen_agent<P: Peers>(&mut self, number: u32, peers: &mut P) -> Result<(), P::Error> {
+        if !self.rules.agent || self.agent.is_some() {
+            return refuse_listener(peers, number);
+        }
+        match AgentSocket::new(&self.home, self.rules.agent_link.as_deref()) {
+            Ok((listener, socket, failure)) => {
+                self.agent = Some(socket);
+                if let Some(errno) = failure {
+                    peers.log(ERROR, &failed("AgentSocketPath", errno))?;
+                }
+                listening(peers, number, 0, &[&listener])
+            }
+            Err(errno) => {
+                peers.log(ERROR, &failed("agent socket", errno))?;
+                refuse_listener(peers, number)
+            }
+        }
+    }
+
+    /// Where the client's agent can be reached.
+    pub fn agent_path(&self) -> Option<&[u8]> {
+        self.agent.as_ref().map(AgentSocket::path)
     }
 
     fn resolving(&mut self, then: Then) -> Stage {

@@ -27,6 +27,8 @@ wire_struct! {
         pub unix_remote: bool,
         /// The client's agent may be used here.
         pub agent: bool,
+        /// AgentSocketPath after token expansion.
+        pub agent_link: Option<Bytes>,
         /// PermitOpen and permitopen=: each list must name the target.
         pub permit_open: Vec<Vec<HostPort>>,
         /// PermitListen and permitlisten=: each list must name the place; hosts are patterns.

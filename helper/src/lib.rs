@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod agent;
 pub mod auth_info;
 pub mod connect;
 pub mod environment;

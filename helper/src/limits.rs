@@ -15,6 +15,8 @@ pub const ADDRESSES_MAX: usize = 16;
 /// A name that nobody could resolve in this time has no address: resolv.conf(5) with two servers
 /// and two attempts of 2.5 seconds.
 pub const LOOKUP_TIME_MS: u64 = 10_000;
+/// Connections of one user that a link to agents goes back through.
+pub const AGENT_LINKS_MAX: u32 = 64;
 /// Listeners with a file of one login; ports cost `net` a descriptor and us nothing.
 pub const UNIX_LISTENERS_MAX: usize = 64;
 /// Addresses that one listener binds: what a frame carries.

@@ -218,8 +218,9 @@ impl Helper {
                 return Err(End::Fault("net sent a descriptor"));
             }
             match (frame, &mut self.sessions, &mut self.forwards) {
-                (NetToSession::Forward { request }, _, Some(forwards)) => {
+                (NetToSession::Forward { request }, Some(sessions), Some(forwards)) => {
                     forwards.on_request(request, &mut self.links)?;
+                    sessions.set_agent_path(forwards.agent_path());
                 }
                 (frame, Some(sessions), _) => sessions.on_frame(frame, &mut self.links)?,
                 _ => {}
@@ -363,7 +364,10 @@ impl Helper {
         self.title
             .set(&[b"agent-helper: ".as_slice(), &policy.title].concat());
         self.links.net = Some(Link::new(socket));
-        self.forwards = Some(Forwards::new(policy.forwarding.clone()));
+        self.forwards = Some(Forwards::new(
+            policy.forwarding.clone(),
+            policy.identity.home.clone(),
+        ));
         self.sessions = Some(Sessions::new(policy));
         self.links.to_monitor(&HelperToMonitor::Ready)
     }

@@ -122,6 +122,17 @@ impl Sessions {
         }
     }
 
+    /// Programs that start from now on find the client's agent there.
+    pub fn set_agent_path(&mut self, path: Option<&[u8]>) {
+        const NAME: &[u8] = b"SSH_AUTH_SOCK";
+        let variables = &mut self.policy.environment;
+        if let Some(path) = path
+            && !variables.iter().any(|(name, _)| **name == *NAME)
+        {
+            variables.push((NAME.into(), path.into()));
+        }
+    }
+
     /// Acts on a frame of `net`.
     pub fn on_frame<P: Peers>(
         &mut self,

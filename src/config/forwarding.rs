@@ -3,7 +3,7 @@
 use agent_helper::forward_frame::{Family, Gateway};
 
 use super::lex::Line;
-use super::settings::Settings;
+use super::settings::{Settings, settings, single, tokens};
 use super::value::{self, AddressFamily, Parsed};
 
 /// Which ways may be forwarded.
@@ -23,6 +23,19 @@ pub enum Places {
     These(Vec<(String, u16)>),
 }
 
+settings! { ForwardSettings {
+    agent_socket_path: Option<Option<String>>,
+    allow_agent_forwarding: Option<bool>,
+    allow_stream_local_forwarding: Option<Ways>,
+    allow_tcp_forwarding: Option<Ways>,
+    disable_forwarding: Option<bool>,
+    gateway_ports: Option<Gateway>,
+    permit_listen: Option<Places>,
+    permit_open: Option<Places>,
+    stream_local_bind_mask: Option<u32>,
+    stream_local_bind_unlink: Option<bool>,
+}}
+
 /// Everything about forwarding, as it holds for one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardOptions {
@@ -35,36 +48,43 @@ pub struct ForwardOptions {
     pub bind_mask: u32,
     pub bind_unlink: bool,
     pub family: Family,
+    pub agent: bool,
+    /// AgentSocketPath, tokens not expanded.
+    pub agent_socket_path: Option<String>,
 }
 
 impl ForwardOptions {
     /// The values of `settings`, with OpenSSH's defaults.
     pub(super) fn new(settings: &Settings) -> Self {
+        let set = &settings.forwarding;
         const BOTH: Ways = Ways {
             local: true,
             remote: true,
         };
         let places = |set: &Option<Places>| set.clone().unwrap_or(Places::Any);
         Self {
-            tcp: settings.allow_tcp_forwarding.unwrap_or(BOTH),
-            unix: settings.allow_stream_local_forwarding.unwrap_or(BOTH),
-            disabled: settings.disable_forwarding.unwrap_or(false),
-            gateway: settings.gateway_ports.unwrap_or(Gateway::No),
-            permit_open: places(&settings.permit_open),
-            permit_listen: places(&settings.permit_listen),
-            bind_mask: settings.stream_local_bind_mask.unwrap_or(0o177),
-            bind_unlink: settings.stream_local_bind_unlink.unwrap_or(false),
+            tcp: set.allow_tcp_forwarding.unwrap_or(BOTH),
+            unix: set.allow_stream_local_forwarding.unwrap_or(BOTH),
+            disabled: set.disable_forwarding.unwrap_or(false),
+            gateway: set.gateway_ports.unwrap_or(Gateway::No),
+            permit_open: places(&set.permit_open),
+            permit_listen: places(&set.permit_listen),
+            bind_mask: set.stream_local_bind_mask.unwrap_or(0o177),
+            bind_unlink: set.stream_local_bind_unlink.unwrap_or(false),
             family: match settings.address_family {
                 None | Some(AddressFamily::Any) => Family::Any,
                 Some(AddressFamily::Inet) => Family::V4,
                 Some(AddressFamily::Inet6) => Family::V6,
             },
+            agent: set.allow_agent_forwarding.unwrap_or(true),
+            agent_socket_path: set.agent_socket_path.clone().flatten(),
         }
     }
 
     /// Keywords and values in the manner of `sshd -T`.
     pub(super) fn dump(&self, mut line: impl FnMut(&str, String)) {
         let yes_no = |value: bool| if value { "yes" } else { "no" }.to_owned();
+        line("allowagentforwarding", yes_no(self.agent));
         line("allowtcpforwarding", ways_text(self.tcp).to_owned());
         line(
             "allowstreamlocalforwarding",
@@ -81,7 +101,55 @@ impl ForwardOptions {
         line("permitlisten", places_text(&self.permit_listen));
         line("streamlocalbindmask", format!("0{:o}", self.bind_mask));
         line("streamlocalbindunlink", yes_no(self.bind_unlink));
+        let path = self.agent_socket_path.as_deref();
+        line("agentsocketpath", path.unwrap_or("none").to_owned());
     }
+}
+
+/// The keywords about forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    AgentSocketPath,
+    AllowAgentForwarding,
+    AllowStreamLocalForwarding,
+    AllowTcpForwarding,
+    DisableForwarding,
+    GatewayPorts,
+    PermitListen,
+    PermitOpen,
+    StreamLocalBindMask,
+    StreamLocalBindUnlink,
+}
+
+/// Reads one line's value for `keyword`.
+pub(super) fn set(to: &mut ForwardSettings, keyword: Forward, line: &Line<'_>) -> Parsed<()> {
+    match keyword {
+        Forward::AgentSocketPath => {
+            to.agent_socket_path = Some(agent_socket_path(single(line)?)?);
+        }
+        Forward::AllowAgentForwarding => {
+            to.allow_agent_forwarding = Some(value::yes_no(single(line)?)?);
+        }
+        Forward::AllowStreamLocalForwarding => {
+            to.allow_stream_local_forwarding = Some(ways(single(line)?)?);
+        }
+        Forward::AllowTcpForwarding => {
+            to.allow_tcp_forwarding = Some(ways(single(line)?)?);
+        }
+        Forward::DisableForwarding => {
+            to.disable_forwarding = Some(value::yes_no(single(line)?)?);
+        }
+        Forward::GatewayPorts => to.gateway_ports = Some(gateway(single(line)?)?),
+        Forward::PermitListen => to.permit_listen = Some(places(line, true)?),
+        Forward::PermitOpen => to.permit_open = Some(places(line, false)?),
+        Forward::StreamLocalBindMask => {
+            to.stream_local_bind_mask = Some(mask(single(line)?)?);
+        }
+        Forward::StreamLocalBindUnlink => {
+            to.stream_local_bind_unlink = Some(value::yes_no(single(line)?)?);
+        }
+    }
+    Ok(())
 }
 
 fn ways_text(ways: Ways) -> &'static str {
@@ -113,7 +181,7 @@ fn places_text(places: &Places) -> String {
 }
 
 /// AllowTcpForwarding and AllowStreamLocalForwarding.
-pub(super) fn ways(text: &str) -> Parsed<Ways> {
+fn ways(text: &str) -> Parsed<Ways> {
     let ways = |local, remote| Ways { local, remote };
     value::one_of(
         text,
@@ -128,7 +196,7 @@ pub(super) fn ways(text: &str) -> Parsed<Ways> {
 }
 
 /// GatewayPorts.
-pub(super) fn gateway(text: &str) -> Parsed<Gateway> {
+fn gateway(text: &str) -> Parsed<Gateway> {
     value::one_of(
         text,
         &[
@@ -140,7 +208,7 @@ pub(super) fn gateway(text: &str) -> Parsed<Gateway> {
 }
 
 /// PermitOpen; with `host_is_optional` PermitListen.
-pub(super) fn places(line: &Line<'_>, host_is_optional: bool) -> Parsed<Places> {
+fn places(line: &Line<'_>, host_is_optional: bool) -> Parsed<Places> {
     match line.arguments.as_slice() {
         [] => Err("has no value".to_owned()),
         [only] if only.eq_ignore_ascii_case("any") => Ok(Places::Any),
@@ -182,8 +250,22 @@ pub fn host_port(text: &str, host_is_optional: bool) -> Option<(String, u16)> {
     (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
+fn agent_socket_path(text: &str) -> Parsed<Option<String>> {
+    let Some(path) = value::none_or(text) else {
+        return Ok(None);
+    };
+    tokens(path, "%huU")?;
+    if path.starts_with('/') || path.starts_with("%h/") {
+        Ok(Some(path.to_owned()))
+    } else {
+        Err(format!(
+            "\"{path}\" is neither an absolute path nor below %h"
+        ))
+    }
+}
+
 /// StreamLocalBindMask: octal digits.
-pub(super) fn mask(text: &str) -> Parsed<u32> {
+fn mask(text: &str) -> Parsed<u32> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mask| *mask <= 0o777 && !text.starts_with('+'))

@@ -3,6 +3,8 @@
 //!
 //! One table. docs/config.md shows it to users, and a test holds the two together.
 
+use super::forwarding::Forward;
+
 /// What a keyword is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -40,8 +42,6 @@ pub enum Keyword {
     Accounting,
     AddressFamily,
     AllowGroups,
-    AllowStreamLocalForwarding,
-    AllowTcpForwarding,
     AllowUsers,
     AuthenticationMethods,
     AuthorizedKeysCommand,
@@ -63,10 +63,9 @@ pub enum Keyword {
     DebugService,
     DenyGroups,
     DenyUsers,
-    DisableForwarding,
     ExposeAuthInfo,
     ForceCommand,
-    GatewayPorts,
+    Forwarding(Forward),
     HelperMode,
     HostCertificate,
     HostKey,
@@ -88,8 +87,6 @@ pub enum Keyword {
     PerSourceMaxStartups,
     PerSourceNetBlockSize,
     PermitEmptyPasswords,
-    PermitListen,
-    PermitOpen,
     PermitRootLogin,
     PermitTty,
     PermitUserEnvironment,
@@ -106,8 +103,6 @@ pub enum Keyword {
     RequiredRsaSize,
     RevokedKeys,
     SetEnv,
-    StreamLocalBindMask,
-    StreamLocalBindUnlink,
     StrictModes,
     Subsystem,
     SyslogFacility,
@@ -198,13 +193,19 @@ const fn deprecated(name: &'static str) -> Entry {
 pub const TABLE: &[Entry] = &[
     set_in_match("AcceptEnv", Keyword::AcceptEnv),
     set("AddressFamily", Keyword::AddressFamily),
-    unserved("AllowAgentForwarding", NO, NO_FORWARDING),
+    set_in_match(
+        "AllowAgentForwarding",
+        Keyword::Forwarding(Forward::AllowAgentForwarding),
+    ),
     set_in_match("AllowGroups", Keyword::AllowGroups),
     set_in_match(
         "AllowStreamLocalForwarding",
-        Keyword::AllowStreamLocalForwarding,
+        Keyword::Forwarding(Forward::AllowStreamLocalForwarding),
     ),
-    set_in_match("AllowTcpForwarding", Keyword::AllowTcpForwarding),
+    set_in_match(
+        "AllowTcpForwarding",
+        Keyword::Forwarding(Forward::AllowTcpForwarding),
+    ),
     set_in_match("AllowUsers", Keyword::AllowUsers),
     set_in_match("AuthenticationMethods", Keyword::AuthenticationMethods),
     set_in_match("AuthorizedKeysCommand", Keyword::AuthorizedKeysCommand),
@@ -239,7 +240,10 @@ pub const TABLE: &[Entry] = &[
     unserved_global("Compression", NO, "compression is not served"),
     set_in_match("DenyGroups", Keyword::DenyGroups),
     set_in_match("DenyUsers", Keyword::DenyUsers),
-    set_in_match("DisableForwarding", Keyword::DisableForwarding),
+    set_in_match(
+        "DisableForwarding",
+        Keyword::Forwarding(Forward::DisableForwarding),
+    ),
     set_in_match("ExposeAuthInfo", Keyword::ExposeAuthInfo),
     unserved_global(
         "FingerprintHash",
@@ -247,7 +251,7 @@ pub const TABLE: &[Entry] = &[
         "fingerprints are logged as SHA256",
     ),
     set_in_match("ForceCommand", Keyword::ForceCommand),
-    set_in_match("GatewayPorts", Keyword::GatewayPorts),
+    set_in_match("GatewayPorts", Keyword::Forwarding(Forward::GatewayPorts)),
     unserved("GSSAPIAuthentication", NO, NO_KERBEROS),
     unserved_global("GSSAPICleanupCredentials", Quiet::Always, NO_KERBEROS),
     unserved_global("GSSAPIDelegateCredentials", Quiet::Always, NO_KERBEROS),
@@ -310,8 +314,8 @@ pub const TABLE: &[Entry] = &[
     unserved_global("ModuliFile", Quiet::Always, "group exchange is not served"),
     set_in_match("PasswordAuthentication", Keyword::PasswordAuthentication),
     set_in_match("PermitEmptyPasswords", Keyword::PermitEmptyPasswords),
-    set_in_match("PermitListen", Keyword::PermitListen),
-    set_in_match("PermitOpen", Keyword::PermitOpen),
+    set_in_match("PermitListen", Keyword::Forwarding(Forward::PermitListen)),
+    set_in_match("PermitOpen", Keyword::Forwarding(Forward::PermitOpen)),
     set_in_match("PermitRootLogin", Keyword::PermitRootLogin),
     set_in_match("PermitTTY", Keyword::PermitTty),
     unserved("PermitTunnel", NO, NO_FORWARDING),
@@ -355,8 +359,14 @@ pub const TABLE: &[Entry] = &[
     set_in_match("SetEnv", Keyword::SetEnv),
     unserved_global("SshdAuthPath", Quiet::Always, "this server is one file"),
     unserved_global("SshdSessionPath", Quiet::Always, "this server is one file"),
-    set_in_match("StreamLocalBindMask", Keyword::StreamLocalBindMask),
-    set_in_match("StreamLocalBindUnlink", Keyword::StreamLocalBindUnlink),
+    set_in_match(
+        "StreamLocalBindMask",
+        Keyword::Forwarding(Forward::StreamLocalBindMask),
+    ),
+    set_in_match(
+        "StreamLocalBindUnlink",
+        Keyword::Forwarding(Forward::StreamLocalBindUnlink),
+    ),
     set("StrictModes", Keyword::StrictModes),
     set_in_match("Subsystem", Keyword::Subsystem),
     set("SyslogFacility", Keyword::SyslogFacility),
@@ -407,6 +417,10 @@ pub const TABLE: &[Entry] = &[
     deprecated("VerifyReverseMapping"),
     // Our own.
     set("Accounting", Keyword::Accounting),
+    set_in_match(
+        "AgentSocketPath",
+        Keyword::Forwarding(Forward::AgentSocketPath),
+    ),
     set("CertificateClockFloor", Keyword::CertificateClockFloor),
     set("DataDir", Keyword::DataDir),
     set("DebugAllowGroups", Keyword::DebugAllowGroups),

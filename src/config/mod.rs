@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use condition::Condition;
 pub use options::Options;
 use reader::{Reader, Section};
-use settings::Settings;
+use settings::{Combine, Settings};
 use value::{AddressFamily, ListenAddress};
 
 /// Our software version, as in the identification line and for `Match Version`.

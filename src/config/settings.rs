@@ -5,11 +5,9 @@
 
 use std::path::PathBuf;
 
-use agent_helper::forward_frame::Gateway;
-
 use super::algorithms::{Chosen, Kind};
 use super::condition;
-use super::forwarding::{self, Places, Ways};
+use super::forwarding::{self, ForwardSettings};
 use super::keywords::Keyword;
 use super::lex::{self, Line};
 use super::logins;
@@ -26,43 +24,41 @@ pub struct Growing<T>(pub Vec<T>);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subsystems(pub Vec<(String, String)>);
 
-/// How one setting of an earlier stretch meets that of a later one.
-trait Combine {
-    /// Both stretches hold at the same level.
+/// How what an earlier stretch set meets what a later one sets.
+pub trait Combine {
+    /// Both stretches hold at the same level: takes what `later` sets and this does not; growing
+    /// lists take all of it.
     fn keep_first(&mut self, later: &Self);
-    /// `over` comes from `Match` blocks.
+    /// `over` comes from `Match` blocks: takes all that it sets.
     fn replace_by(&mut self, over: &Self);
 }
 
 macro_rules! settings {
-    ($($field:ident: $kind:ty,)*) => {
+    ($name:ident { $($field:ident: $kind:ty,)* }) => {
         /// Values that were set; each as [`super::options::Options`] explains it.
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
-        pub struct Settings {
+        pub struct $name {
             $(pub $field: $kind,)*
         }
 
-        impl Settings {
-            /// Takes what `later` sets and this does not; growing lists take all of it.
-            pub fn keep_first(&mut self, later: &Self) {
+        impl $crate::config::settings::Combine for $name {
+            fn keep_first(&mut self, later: &Self) {
                 $(self.$field.keep_first(&later.$field);)*
             }
 
-            /// Takes all that `over` sets.
-            pub fn replace_by(&mut self, over: &Self) {
+            fn replace_by(&mut self, over: &Self) {
                 $(self.$field.replace_by(&over.$field);)*
             }
         }
     };
 }
+pub(super) use settings;
 
-settings! {
+settings! { Settings {
     accept_env: Growing<String>,
     accounting: Option<bool>,
     address_family: Option<AddressFamily>,
     allow_groups: Growing<String>,
-    allow_stream_local_forwarding: Option<Ways>,
-    allow_tcp_forwarding: Option<Ways>,
     allow_users: Growing<String>,
     authentication_methods: Option<Vec<Vec<String>>>,
     authorized_keys_command: Option<Option<Vec<String>>>,
@@ -84,10 +80,9 @@ settings! {
     debug_service: Option<bool>,
     deny_groups: Growing<String>,
     deny_users: Growing<String>,
-    disable_forwarding: Option<bool>,
     expose_auth_info: Option<bool>,
     force_command: Option<Option<String>>,
-    gateway_ports: Option<Gateway>,
+    forwarding: ForwardSettings,
     helper_mode: Option<HelperMode>,
     host_certificate_files: Growing<PathBuf>,
     host_key_algorithms: Option<Vec<String>>,
@@ -107,8 +102,6 @@ settings! {
     per_source_max_startups: Option<u32>,
     per_source_net_block: Option<(u8, u8)>,
     permit_empty_passwords: Option<bool>,
-    permit_listen: Option<Places>,
-    permit_open: Option<Places>,
     permit_root_login: Option<PermitRootLogin>,
     permit_tty: Option<bool>,
     permit_user_environment: Option<PermitUserEnvironment>,
@@ -125,8 +118,6 @@ settings! {
     required_rsa_bits: Option<u32>,
     revoked_keys: Option<Option<PathBuf>>,
     set_env: Option<Vec<(String, String)>>,
-    stream_local_bind_mask: Option<u32>,
-    stream_local_bind_unlink: Option<bool>,
     strict_modes: Option<bool>,
     subsystems: Subsystems,
     syslog_facility: Option<&'static str>,
@@ -134,7 +125,7 @@ settings! {
     trusted_user_ca_keys: Option<Option<PathBuf>>,
     use_dns: Option<bool>,
     version_addendum: Option<String>,
-}
+}}
 
 impl<T> Default for Growing<T> {
     fn default() -> Self {
@@ -216,12 +207,6 @@ fn set(
         Keyword::Accounting => to.accounting = Some(value::yes_no(single(line)?)?),
         Keyword::AddressFamily => to.address_family = Some(address_family(single(line)?)?),
         Keyword::AllowGroups => to.allow_groups.0 = several(line)?.to_vec(),
-        Keyword::AllowStreamLocalForwarding => {
-            to.allow_stream_local_forwarding = Some(forwarding::ways(single(line)?)?);
-        }
-        Keyword::AllowTcpForwarding => {
-            to.allow_tcp_forwarding = Some(forwarding::ways(single(line)?)?);
-        }
         Keyword::AllowUsers => to.allow_users.0 = user_patterns(line)?,
         Keyword::AuthenticationMethods => {
             to.authentication_methods = Some(authentication_methods(line, warn)?);
@@ -266,14 +251,11 @@ fn set(
         Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
         Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
         Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,
-        Keyword::DisableForwarding => {
-            to.disable_forwarding = Some(value::yes_no(single(line)?)?);
-        }
         Keyword::ExposeAuthInfo => to.expose_auth_info = Some(value::yes_no(single(line)?)?),
         Keyword::ForceCommand => {
             to.force_command = Some(value::none_or(rest_of_line(line)?).map(str::to_owned));
         }
-        Keyword::GatewayPorts => to.gateway_ports = Some(forwarding::gateway(single(line)?)?),
+        Keyword::Forwarding(keyword) => forwarding::set(&mut to.forwarding, keyword, line)?,
         Keyword::HelperMode => to.helper_mode = Some(helper_mode(single(line)?)?),
         Keyword::HostCertificate => {
             to.host_certificate_files.0 = path_or_none(single(line)?)?.into_iter().collect();
@@ -312,8 +294,6 @@ fn set(
         Keyword::PermitEmptyPasswords => {
             to.permit_empty_passwords = Some(value::yes_no(single(line)?)?);
         }
-        Keyword::PermitListen => to.permit_listen = Some(forwarding::places(line, true)?),
-        Keyword::PermitOpen => to.permit_open = Some(forwarding::places(line, false)?),
         Keyword::PermitRootLogin => to.permit_root_login = Some(permit_root_login(single(line)?)?),
         Keyword::PermitTty => to.permit_tty = Some(value::yes_no(single(line)?)?),
         Keyword::PermitUserEnvironment => {
@@ -342,12 +322,6 @@ fn set(
         }
         Keyword::RevokedKeys => to.revoked_keys = Some(path_or_none(single(line)?)?),
         Keyword::SetEnv => to.set_env = Some(set_env(line)?),
-        Keyword::StreamLocalBindMask => {
-            to.stream_local_bind_mask = Some(forwarding::mask(single(line)?)?);
-        }
-        Keyword::StreamLocalBindUnlink => {
-            to.stream_local_bind_unlink = Some(value::yes_no(single(line)?)?);
-        }
         Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
         Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
@@ -365,7 +339,7 @@ fn set(
 }
 
 /// The line's only argument.
-fn single<'a>(line: &'a Line<'_>) -> Parsed<&'a str> {
+pub(super) fn single<'a>(line: &'a Line<'_>) -> Parsed<&'a str> {
     match line.arguments.as_slice() {
         [argument] if !argument.is_empty() => Ok(argument),
         [] | [_] => Err("has no value".to_owned()),

@@ -174,7 +174,7 @@ fn a_misspelt_keyword_gets_a_hint() {
 #[test]
 fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
     let text = "UsePAM yes\nX11Forwarding yes\nX11Forwarding yes\nGSSAPIAuthentication yes\n\
-                AllowAgentForwarding no\nUseLogin no\n\
+                X11UseLocalhost no\nUseLogin no\n\
                 KbdInteractiveAuthentication no\nProtocol 2\nPerSourcePenalties no\n\
                 HostKeyAgent /run/agent\nRDomain none\n";
     let warnings = loaded(text).warnings;

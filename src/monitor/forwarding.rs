@@ -2,12 +2,19 @@
 
 use agent_helper::forward_frame::{Forwarding, HostPort};
 
+use super::key_reading::expand;
 use super::rights::Rights;
+use crate::account::Account;
 use crate::config::forwarding::{ForwardOptions, Places, host_port};
 
 /// Builds the rules of a login with these `rights`. `forced`: it runs one command, whatever the
 /// client asks.
-pub(super) fn rules(options: &ForwardOptions, rights: &Rights, forced: bool) -> Forwarding {
+pub(super) fn rules(
+    options: &ForwardOptions,
+    rights: &Rights,
+    forced: bool,
+    account: &Account,
+) -> Forwarding {
     let ports = !options.disabled && rights.permit_port_forwarding;
     // Sockets in the file system lead to services that run commands for whoever may connect (a
     // container engine, a user's service manager): around the one command that was meant.
@@ -17,7 +24,11 @@ pub(super) fn rules(options: &ForwardOptions, rights: &Rights, forced: bool) -> 
         tcp_remote: ports && options.tcp.remote,
         unix_local: unix && options.unix.local,
         unix_remote: unix && options.unix.remote,
-        agent: false,
+        agent: !options.disabled && options.agent && rights.permit_agent_forwarding,
+        agent_link: options
+            .agent_socket_path
+            .as_ref()
+            .map(|path| expand(path, account).into()),
         permit_open: lists(&options.permit_open, &rights.permit_open),
         permit_listen: lists(&options.permit_listen, &rights.permit_listen),
         gateway: options.gateway,
@@ -70,7 +81,15 @@ mod tests {
             bind_mask: 0o177,
             bind_unlink: false,
             family: Family::Any,
+            agent: true,
+            agent_socket_path: Some("%h/.ssh/agent.sock".to_owned()),
         }
+    }
+
+    fn rules(options: &ForwardOptions, rights: &Rights, forced: bool) -> Forwarding {
+        let mut account = Account::decoy(7);
+        account.home = b"/home/a".to_vec();
+        super::rules(options, rights, forced, &account)
     }
 
     fn open() -> Rights {
@@ -94,6 +113,29 @@ mod tests {
             ..options()
         };
         assert!(!any_way(&rules(&disabled, &open(), false)));
+    }
+
+    #[test]
+    fn agents_are_a_right_of_their_own() {
+        let without = Rights {
+            permit_agent_forwarding: false,
+            ..open()
+        };
+        let with = rules(&options(), &open(), false);
+        assert!(with.agent);
+        assert_eq!(
+            with.agent_link.as_deref(),
+            Some(&b"/home/a/.ssh/agent.sock"[..])
+        );
+        assert!(!rules(&options(), &without, false).agent);
+        for (agent, disabled) in [(false, false), (true, true)] {
+            let configured = ForwardOptions {
+                agent,
+                disabled,
+                ..options()
+            };
+            assert!(!rules(&configured, &open(), false).agent);
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub(super) fn build(
             &options.forwarding,
             &rights,
             forced_command(options, rights.command.clone()).is_some(),
+            account,
         ),
     })
 }

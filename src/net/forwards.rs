@@ -19,7 +19,10 @@ use super::helper_queue::HelperQueue;
 use super::relay::Relay;
 use super::service::ServiceError;
 use super::session::consumed;
-use crate::limits::{ACCEPTS_PER_TURN, FORWARD_PACKET_BYTES, LISTENERS_PER_CONNECTION, OFFERS_MAX};
+use crate::limits::{
+    ACCEPTS_PER_TURN, AGENT_PACKET_BYTES, AGENT_WINDOW_BYTES, FORWARD_PACKET_BYTES,
+    LISTENERS_PER_CONNECTION, OFFERS_MAX,
+};
 use crate::ssh::{ChannelId, Core};
 
 /// All forwarding of one connection.
@@ -47,12 +50,28 @@ enum Forward {
 #[derive(Debug)]
 struct Listener {
     number: u32,
-    /// As the client asked.
-    place: Place,
+    purpose: Purpose,
     /// Where it listens; 0 for a path.
     port: u16,
     /// None until the helper answered.
     sockets: Vec<OwnedFd>,
+}
+
+/// What those who connect are led to.
+#[derive(Debug)]
+enum Purpose {
+    /// What the client forwards this place to; as it asked.
+    Place(Place),
+    /// The client's agent, through channels of this type.
+    Agent(&'static [u8]),
+}
+
+/// What the helper answered that somebody waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    Listening(Listening),
+    /// Whether the agent can be reached.
+    Agent(bool),
 }
 
 /// The answer to a request to listen.
@@ -110,7 +129,7 @@ impl Forwards {
         let number = self.take_number();
         self.listeners.push(Listener {
             number,
-            place: at.clone(),
+            purpose: Purpose::Place(at.clone()),
             port: 0,
             sockets: Vec::new(),
         });
@@ -128,18 +147,19 @@ impl Forwards {
     ) -> Result<bool, LinkError> {
         let is_it = |listener: &Listener| {
             !listener.sockets.is_empty()
-                && match (&listener.place, at) {
-                    (Place::Tcp { host, .. }, Place::Tcp { host: asked, port }) => {
+                && match (&listener.purpose, at) {
+                    (Purpose::Place(Place::Tcp { host, .. }), Place::Tcp { host: asked, port }) => {
                         host == asked && listener.port == *port
                     }
-                    (place, at) => place == at,
+                    (Purpose::Place(place), at) => place == at,
+                    (Purpose::Agent(_), _) => false,
                 }
         };
         let Some(index) = self.listeners.iter().position(is_it) else {
             return Ok(false);
         };
         let listener = self.listeners.swap_remove(index);
-        if matches!(listener.place, Place::Unix { .. }) {
+        if matches!(at, Place::Unix { .. }) {
             let request = ForwardRequest::StopListening {
                 number: listener.number,
             };
@@ -148,14 +168,40 @@ impl Forwards {
         Ok(true)
     }
 
-    /// The helper's answer. What a request to listen waited for is given back.
+    /// The client's agent is to be reached through channels of type `kind`. `None`: the helper is
+    /// asked. One listener serves all sessions; its channels keep the type that was asked for first.
+    pub(super) fn listen_agent(
+        &mut self,
+        helper: &mut HelperQueue,
+        kind: &'static [u8],
+    ) -> Result<Option<bool>, LinkError> {
+        let mut agents = self
+            .listeners
+            .iter()
+            .filter(|listener| matches!(listener.purpose, Purpose::Agent(_)));
+        if let Some(listener) = agents.next() {
+            return Ok((!listener.sockets.is_empty()).then_some(true));
+        }
+        let number = self.take_number();
+        self.listeners.push(Listener {
+            number,
+            purpose: Purpose::Agent(kind),
+            port: 0,
+            sockets: Vec::new(),
+        });
+        let request = ForwardRequest::ListenAgent { number };
+        helper.send(&NetToSession::Forward { request })?;
+        Ok(None)
+    }
+
+    /// The helper's answer. What somebody waits for is given back.
     pub(super) fn answer(
         &mut self,
         core: &mut Core,
         answer: &ForwardAnswer,
         descriptors: Vec<OwnedFd>,
         window: u32,
-    ) -> Result<Option<Listening>, ServiceError> {
+    ) -> Result<Option<Answered>, ServiceError> {
         match *answer {
             ForwardAnswer::Connected { number } => {
                 let channel = self.connecting(number)?;
@@ -185,17 +231,23 @@ impl Forwards {
                     found.sockets.push(socket);
                 }
                 found.port = port;
-                let open = matches!(found.place, Place::Tcp { port: 0, .. });
-                Ok(Some(Listening {
-                    number,
-                    port: Some((port, open)),
-                }))
+                let open = match &found.purpose {
+                    Purpose::Agent(_) => return Ok(Some(Answered::Agent(true))),
+                    Purpose::Place(place) => matches!(place, Place::Tcp { port: 0, .. }),
+                };
+                let port = Some((port, open));
+                Ok(Some(Answered::Listening(Listening { number, port })))
             }
             ForwardAnswer::NotListening { number } => {
-                self.asked(number)?;
+                let is_agent = matches!(self.asked(number)?.purpose, Purpose::Agent(_));
                 no_descriptors(&descriptors)?;
                 self.listeners.retain(|listener| listener.number != number);
-                Ok(Some(Listening { number, port: None }))
+                let port = None;
+                Ok(Some(if is_agent {
+                    Answered::Agent(false)
+                } else {
+                    Answered::Listening(Listening { number, port })
+                }))
             }
         }
     }
@@ -322,7 +374,7 @@ impl Forwards {
                 Some(listener) if self.may_offer(core) => accept_one(listener),
                 _ => return,
             };
-            let (socket, from, place, port) = match accepted {
+            let (socket, from, listener) = match accepted {
                 Ok(accepted) => accepted,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -332,8 +384,16 @@ impl Forwards {
                 // Whoever connected is gone again.
                 Err(_) => continue,
             };
-            let (kind, extra) = offer(place, port, from);
-            if let Some(channel) = core.offer(kind, window, FORWARD_PACKET_BYTES, &extra) {
+            let offered = match &listener.purpose {
+                Purpose::Place(place) => {
+                    let (kind, extra) = offer(place, listener.port, from);
+                    core.offer(kind, window, FORWARD_PACKET_BYTES, &extra)
+                }
+                Purpose::Agent(kind) => {
+                    core.offer(kind, AGENT_WINDOW_BYTES, AGENT_PACKET_BYTES, &[])
+                }
+            };
+            if let Some(channel) = offered {
                 let relay = Relay::new(socket);
                 self.channels.insert(channel.0, Forward::Offered(relay));
             }
@@ -383,7 +443,7 @@ fn pump_one(core: &mut Core, number: u32, forward: &mut Forward) {
     }
 }
 
-type Accepted<'a> = (OwnedFd, Option<std::net::SocketAddr>, &'a Place, u16);
+type Accepted<'a> = (OwnedFd, Option<std::net::SocketAddr>, &'a Listener);
 
 /// Takes one connection from whichever of the listener's sockets has one.
 fn accept_one(listener: &Listener) -> Result<Accepted<'_>, Errno> {
@@ -397,7 +457,7 @@ fn accept_one(listener: &Listener) -> Result<Accepted<'_>, Errno> {
                     // As OpenSSH; a refusal costs latency only.
                     let _ = sockopt::set_tcp_nodelay(&socket, true);
                 }
-                return Ok((socket, from, &listener.place, listener.port));
+                return Ok((socket, from, listener));
             }
             Err(Errno::AGAIN) => {}
             Err(errno) => last = errno,

@@ -35,6 +35,9 @@ pub(super) enum Request<'a> {
     Break,
     /// `eow@openssh.com` (OpenSSH PROTOCOL 2.1): nobody reads what the program prints any more.
     EndOfWrite,
+    /// `auth-agent-req@openssh.com`, or `agent-req` (draft-ietf-sshm-ssh-agent): the client's agent
+    /// may be used. Carries the type of the channels that lead to it.
+    Agent(&'static [u8]),
     /// Any other, and those that are not served.
     Unknown,
 }
@@ -73,6 +76,8 @@ impl<'a> Request<'a> {
                 Self::Break
             }
             b"eow@openssh.com" => Self::EndOfWrite,
+            b"auth-agent-req@openssh.com" => Self::Agent(b"auth-agent@openssh.com"),
+            b"agent-req" => Self::Agent(b"agent-connect"),
             // Their fields are nobody's business here.
             _ => return Ok(Self::Unknown),
         };
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_unknown_whatever_it_carries() {
-        for kind in [&b"x11-req"[..], b"auth-agent-req@openssh.com", b"", b"\xff"] {
+        for kind in [&b"x11-req"[..], b"agent-request", b"", b"\xff"] {
             assert_eq!(Request::decode(kind, b"\0\0"), Ok(Request::Unknown));
         }
     }

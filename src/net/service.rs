@@ -12,7 +12,7 @@ use rustix::event::PollFlags;
 use rustix::fd::{BorrowedFd, OwnedFd};
 
 use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
-use super::forwards::{Forwards, Listening};
+use super::forwards::{Answered, Forwards, Listening};
 use super::helper_queue::HelperQueue;
 use super::session::consumed;
 use super::sessions::{Opening, Sessions, Verdict};
@@ -61,6 +61,7 @@ struct MayForward {
     tcp_remote: bool,
     unix_local: bool,
     unix_remote: bool,
+    agent: bool,
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -81,6 +82,8 @@ pub(super) enum Act {
     SessionReply(ChannelId, bool),
     Reply(ChannelId, bool),
     Consumed(ChannelId, usize),
+    /// All sessions' requests for the agent have this answer.
+    AgentAnswered(bool),
     GlobalReplies,
 }
 
@@ -92,6 +95,7 @@ impl Service {
             tcp_remote: forwarding.tcp_remote,
             unix_local: forwarding.unix_local,
             unix_remote: forwarding.unix_remote,
+            agent: forwarding.agent,
         };
         Self {
             helper: HelperQueue::new(helper),
@@ -164,6 +168,13 @@ impl Service {
                 match request? {
                     Verdict::Known(success) if want_reply => Act::SessionReply(channel, success),
                     Verdict::Known(_) | Verdict::Later => Act::Nothing,
+                    Verdict::Agent(_) if !self.may_forward.agent => Act::AgentAnswered(false),
+                    Verdict::Agent(kind) => {
+                        match self.forwards.listen_agent(&mut self.helper, kind)? {
+                            Some(success) => Act::AgentAnswered(success),
+                            None => Act::Nothing,
+                        }
+                    }
                 }
             }
             Event::ChannelData { channel, data } => {
@@ -214,6 +225,7 @@ impl Service {
             Act::SessionReply(channel, success) => self.sessions.answer(core, channel, success),
             Act::Reply(channel, success) => core.reply(channel, success),
             Act::Consumed(channel, len) => consumed(core, channel, len),
+            Act::AgentAnswered(success) => self.sessions.agent_answered(core, success),
             Act::GlobalReplies => self.replies.flush(core),
         }
     }
@@ -300,9 +312,13 @@ impl Service {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), ServiceError> {
         let window = self.window();
-        if let Some(listening) = self.forwards.answer(core, answer, descriptors, window)? {
-            self.replies.answered(&listening);
-            self.replies.flush(core);
+        match self.forwards.answer(core, answer, descriptors, window)? {
+            None => {}
+            Some(Answered::Agent(success)) => self.sessions.agent_answered(core, success),
+            Some(Answered::Listening(listening)) => {
+                self.replies.answered(&listening);
+                self.replies.flush(core);
+            }
         }
         Ok(())
     }

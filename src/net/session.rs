@@ -144,13 +144,10 @@ impl Session {
 
     /// The helper answered `question`.
     pub(super) fn answered(&mut self, core: &mut Core, question: Question, success: bool) {
-        if let Some(answer) = self
-            .answers
-            .0
-            .iter_mut()
-            .find(|a| **a == Answer::Later(question))
-        {
-            *answer = Answer::Known(success);
+        for answer in &mut self.answers.0 {
+            if *answer == Answer::Later(question) {
+                *answer = Answer::Known(success);
+            }
         }
         self.answers.flush(core, self.channel);
     }
@@ -296,6 +293,7 @@ pub(super) fn consumed(core: &mut Core, channel: ChannelId, len: usize) {
 pub(super) enum Question {
     Terminal,
     Start,
+    Agent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

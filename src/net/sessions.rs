@@ -147,6 +147,13 @@ impl Sessions {
         }
     }
 
+    /// Whether the client's agent can be reached is known, for all that asked.
+    pub(super) fn agent_answered(&mut self, core: &mut Core, success: bool) {
+        for session in &mut self.sessions {
+            session.answered(core, Question::Agent, success);
+        }
+    }
+
     /// SSH_MSG_CHANNEL_DATA; gives how many bytes are done with.
     pub(super) fn client_data(&mut self, channel: ChannelId, data: &[u8]) -> usize {
         match self.by_channel(channel) {
@@ -344,6 +351,8 @@ pub(super) enum Verdict {
     Known(bool),
     /// The helper decides; the answer is registered.
     Later,
+    /// The client's agent is to be reached through channels of this type; the answer is registered.
+    Agent(&'static [u8]),
 }
 
 fn unexpected(what: &'static str) -> ServiceError {
@@ -433,6 +442,10 @@ fn serve(
         Request::EndOfWrite => {
             session.streams.close_output();
             return Ok(Verdict::Known(session.has_started()));
+        }
+        Request::Agent(kind) => {
+            session.answer_later(Question::Agent, want_reply);
+            return Ok(Verdict::Agent(kind));
         }
         Request::Unknown => return Ok(Verdict::Known(false)),
         Request::Shell => Program::Shell,

@@ -460,15 +460,18 @@ fn await_public(ours: Bytes, theirs: Bytes, setup: &Setup) -> Result<State, Prot
     })))
 }
 
-/// RFC 8308; the two names besides `server-sig-algs` are OpenSSH PROTOCOL 1.6 and 1.8.
+/// RFC 8308; the names besides `server-sig-algs` are OpenSSH PROTOCOL 1.6 and 1.8, and
+/// draft-ietf-sshm-ssh-agent.
 fn send_ext_info(setup: &Setup, outgoing: &mut Outgoing) {
     outgoing.message(message::EXT_INFO, |fields| {
-        fields.put_u32(3);
+        fields.put_u32(4);
         fields.put_string(b"server-sig-algs");
         fields.put_name_list(setup.signature_algorithms.iter().map(|name| &**name));
         fields.put_string(b"publickey-hostbound@openssh.com");
         fields.put_string(b"0");
         fields.put_string(b"ping@openssh.com");
+        fields.put_string(b"0");
+        fields.put_string(b"agent-forward");
         fields.put_string(b"0");
     });
 }

@@ -141,6 +141,7 @@ const SHARED: &[&str] = &[
     "permittty",
     "permituserrc",
     "permituserenvironment",
+    "allowagentforwarding",
     "allowtcpforwarding",
     "allowstreamlocalforwarding",
     "disableforwarding",

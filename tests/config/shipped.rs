@@ -37,6 +37,7 @@ fn documented() -> BTreeMap<String, String> {
 fn the_page_of_keywords_is_the_table_of_the_program() {
     const OWN: &[&str] = &[
         "Accounting",
+        "AgentSocketPath",
         "CertificateClockFloor",
         "DataDir",
         "DebugAllowGroups",

@@ -172,12 +172,14 @@ fn ext_info_is_the_first_packet_behind_newkeys() {
         ]
     );
     let mut expected = vec![message::EXT_INFO];
-    expected.put_u32(3);
+    expected.put_u32(4);
     expected.put_string(b"server-sig-algs");
     expected.put_string(b"ssh-ed25519,rsa-sha2-256");
     expected.put_string(b"publickey-hostbound@openssh.com");
     expected.put_string(b"0");
     expected.put_string(b"ping@openssh.com");
+    expected.put_string(b"0");
+    expected.put_string(b"agent-forward");
     expected.put_string(b"0");
     assert_eq!(dialogue.client.inbox.back(), Some(&expected));
 }
