@@ -98,6 +98,12 @@ impl Dump {
         }
         let (v4, v6) = options.per_source_net_block;
         self.line("persourcenetblocksize", format!("{v4}:{v6}"));
+        match &options.per_source_penalties {
+            Some(penalties) => self.line("persourcepenalties", penalties),
+            None => self.line("persourcepenalties", "no"),
+        }
+        let exempt = options.per_source_penalty_exempt.as_str();
+        self.line("persourcepenaltyexemptlist", or(exempt, "none"));
         self.flag("tcpkeepalive", options.tcp_keepalive);
         self.flag("usedns", options.use_dns);
         let addendum = options.version_addendum.as_str();
@@ -197,6 +203,7 @@ impl Dump {
         self.flag("exposeauthinfo", options.expose_auth_info);
         self.flag("strictmodes", options.strict_modes);
         self.line("maxauthtries", options.max_auth_tries);
+        self.flag("refuseconnection", options.refuse_connection);
         self.each("allowusers", &options.allow_users);
         self.each("denyusers", &options.deny_users);
         self.each("allowgroups", &options.allow_groups);

@@ -86,6 +86,8 @@ pub enum Keyword {
     PasswordAuthentication,
     PerSourceMaxStartups,
     PerSourceNetBlockSize,
+    PerSourcePenalties,
+    PerSourcePenaltyExemptList,
     PermitEmptyPasswords,
     PermitRootLogin,
     PermitTty,
@@ -99,6 +101,7 @@ pub enum Keyword {
     PubkeyAcceptedAlgorithms,
     PubkeyAuthOptions,
     PubkeyAuthentication,
+    RefuseConnection,
     RekeyLimit,
     RequiredRsaSize,
     RevokedKeys,
@@ -134,8 +137,6 @@ const NONE: Quiet = Quiet::Values(&["none"]);
 const NO_FORWARDING: &str = "forwarding is not served";
 const NO_HOSTBASED: &str = "host-based logins are not offered";
 const NO_KERBEROS: &str = "Kerberos and GSSAPI logins are not offered";
-const NO_PENALTIES: &str =
-    "penalties are not kept; MaxStartups, PerSourceMaxStartups and LoginGraceTime limit abuse";
 
 const fn set(name: &'static str, keyword: Keyword) -> Entry {
     Entry {
@@ -323,8 +324,11 @@ pub const TABLE: &[Entry] = &[
     set_in_match("PermitUserRC", Keyword::PermitUserRc),
     set("PerSourceMaxStartups", Keyword::PerSourceMaxStartups),
     set("PerSourceNetBlockSize", Keyword::PerSourceNetBlockSize),
-    unserved_global("PerSourcePenalties", Quiet::Values(&["no"]), NO_PENALTIES),
-    unserved_global("PerSourcePenaltyExemptList", Quiet::Always, NO_PENALTIES),
+    set("PerSourcePenalties", Keyword::PerSourcePenalties),
+    set(
+        "PerSourcePenaltyExemptList",
+        Keyword::PerSourcePenaltyExemptList,
+    ),
     set("PidFile", Keyword::PidFile),
     set("Port", Keyword::Port),
     set("PrintLastLog", Keyword::PrintLastLog),
@@ -342,11 +346,7 @@ pub const TABLE: &[Entry] = &[
         &["none"],
         "sessions are not moved to a routing domain; remove the line",
     ),
-    restricts(
-        "RefuseConnection",
-        &["no"],
-        "refuse these connections by a firewall, or these users by DenyUsers",
-    ),
+    set_in_match("RefuseConnection", Keyword::RefuseConnection),
     set_in_match("RekeyLimit", Keyword::RekeyLimit),
     set_in_match("RequiredRSASize", Keyword::RequiredRsaSize),
     set_in_match("RSAMinSize", Keyword::RequiredRsaSize),

@@ -15,6 +15,7 @@ pub mod keywords;
 mod lex;
 mod logins;
 pub mod options;
+pub mod penalties;
 mod reader;
 mod settings;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::algorithms::Kind;
 use super::forwarding::ForwardOptions;
+use super::penalties::{self, DEFAULT_EXEMPT, Penalties};
 use super::settings::Settings;
 
 /// PermitRootLogin.
@@ -67,6 +68,10 @@ pub struct Options {
     pub per_source_max_startups: u32,
     /// PerSourceNetBlockSize, IPv4 and IPv6 prefix lengths.
     pub per_source_net_block: (u8, u8),
+    /// `None`: nobody is penalised.
+    pub per_source_penalties: Option<Penalties>,
+    /// Addresses that are never penalised; may be empty.
+    pub per_source_penalty_exempt: String,
     pub privsep_user: Option<String>,
     pub helper_mode: HelperMode,
     pub syslog_facility: Option<String>,
@@ -114,6 +119,7 @@ pub struct Options {
     pub pubkey_authentication: bool,
     pub pubkey_auth_options: PubkeyAuthOptions,
     pub pubkey_accepted_algorithms: Vec<String>,
+    pub refuse_connection: bool,
     pub rekey_bytes: u64,
     pub rekey_s: u32,
     pub required_rsa_bits: u32,
@@ -153,6 +159,11 @@ impl Options {
             login_grace_s: set.login_grace_s.unwrap_or(120),
             max_startups: set.max_startups.unwrap_or((10, 30, 100)),
             per_source_max_startups: set.per_source_max_startups.unwrap_or(u32::MAX),
+            per_source_penalty_exempt: set.per_source_penalty_exempt.unwrap_or_else(|| {
+                let asked_for = set.per_source_penalties.is_some();
+                if asked_for { "" } else { DEFAULT_EXEMPT }.to_owned()
+            }),
+            per_source_penalties: set.per_source_penalties.unwrap_or(Some(penalties::DEFAULT)),
             per_source_net_block: set.per_source_net_block.unwrap_or((32, 128)),
             privsep_user: set.privsep_user.flatten(),
             helper_mode: set.helper_mode.unwrap_or(HelperMode::Auto),
@@ -225,6 +236,7 @@ impl Options {
                 .pubkey_accepted_algorithms
                 .unwrap_or_else(|| Kind::UserKey.default_list()),
             pubkey_auth_options: set.pubkey_auth_options.unwrap_or_default(),
+            refuse_connection: set.refuse_connection.unwrap_or(false),
             rekey_bytes: set.rekey_limit.map_or(0, |(bytes, _)| bytes),
             rekey_s: set.rekey_limit.map_or(0, |(_, seconds)| seconds),
             required_rsa_bits: set.required_rsa_bits.unwrap_or(DEFAULT_RSA_BITS),

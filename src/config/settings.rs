@@ -14,6 +14,7 @@ use super::logins;
 use super::options::{
     HelperMode, LogLevel, PermitRootLogin, PermitUserEnvironment, PubkeyAuthOptions,
 };
+use super::penalties::{self, Penalties};
 use super::value::{self, AddressFamily, ListenAddress, Parsed};
 
 /// A list to which every line adds.
@@ -101,6 +102,8 @@ settings! { Settings {
     password_authentication: Option<bool>,
     per_source_max_startups: Option<u32>,
     per_source_net_block: Option<(u8, u8)>,
+    per_source_penalties: Option<Option<Penalties>>,
+    per_source_penalty_exempt: Option<String>,
     permit_empty_passwords: Option<bool>,
     permit_root_login: Option<PermitRootLogin>,
     permit_tty: Option<bool>,
@@ -114,6 +117,7 @@ settings! { Settings {
     pubkey_accepted_algorithms: Option<Vec<String>>,
     pubkey_auth_options: Option<PubkeyAuthOptions>,
     pubkey_authentication: Option<bool>,
+    refuse_connection: Option<bool>,
     rekey_limit: Option<(u64, u32)>,
     required_rsa_bits: Option<u32>,
     revoked_keys: Option<Option<PathBuf>>,
@@ -291,6 +295,16 @@ fn set(
         Keyword::PerSourceNetBlockSize => {
             to.per_source_net_block = Some(value::net_block(single(line)?)?);
         }
+        Keyword::PerSourcePenalties => {
+            to.per_source_penalties = Some(penalties::parse(several(line)?)?);
+        }
+        Keyword::PerSourcePenaltyExemptList => {
+            let list = value::none_or(single(line)?).unwrap_or_default();
+            to.per_source_penalty_exempt = Some(match list {
+                "" => String::new(),
+                list => condition::address_list(list.to_owned())?,
+            });
+        }
         Keyword::PermitEmptyPasswords => {
             to.permit_empty_passwords = Some(value::yes_no(single(line)?)?);
         }
@@ -315,6 +329,9 @@ fn set(
         }
         Keyword::PubkeyAuthentication => {
             to.pubkey_authentication = Some(value::yes_no(single(line)?)?);
+        }
+        Keyword::RefuseConnection => {
+            to.refuse_connection = Some(value::yes_no(single(line)?)?);
         }
         Keyword::RekeyLimit => to.rekey_limit = Some(rekey_limit(line)?),
         Keyword::RequiredRsaSize => {

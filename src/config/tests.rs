@@ -209,7 +209,7 @@ fn a_slip_in_what_is_not_served_is_found_all_the_same() {
         assert_eq!(loaded(text).warnings.len(), 1, "{text}");
     }
     let penalties = "PerSourcePenalties crash:90s authfail:5s";
-    assert_eq!(loaded(penalties).warnings.len(), 1);
+    assert!(loaded(penalties).warnings.is_empty());
 }
 
 #[test]

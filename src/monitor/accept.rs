@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::connection::{Connection, Generation, Phase};
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
+use super::penalties::{Conduct, Offence};
 use super::permit::Permit;
 use super::setup::connection_options;
 use super::socket::{Client, Ends, host_text};
@@ -74,6 +75,15 @@ impl Monitor {
     fn admit(&mut self, net: NetId, number: u32, client: Client, ends: Ends) {
         let generation = Rc::clone(&self.generation);
         let options = effective_options(&generation, ends);
+        if options.refuse_connection {
+            let place = format!("{} port {}", host_text(ends.peer), ends.peer.port());
+            self.log_drop(&format!(
+                "drop connection from {place} on {}: RefuseConnection; reason=refuse-connection",
+                ends.local
+            ));
+            self.penalise(ends.peer.ip(), Offence::RefusedConnection);
+            return self.refuse(net, number, NOT_ALLOWED);
+        }
         let text = match self.room_for(&options, ends) {
             Ok(slot) => {
                 let Some(cookie) = self.host.random_bytes() else {
@@ -128,6 +138,7 @@ impl Monitor {
             phase: Phase::Greeting,
             cookie: Some(cookie),
             signing: false,
+            conduct: Conduct::Silent,
             log_level: options.log_level,
             session_id: Vec::new(),
             host_key: Vec::new(),
@@ -162,6 +173,15 @@ impl Monitor {
                 "drop connection from {place}: no more descriptors"
             ));
             return Err("");
+        }
+        if let Err(refused) = self.unpenalised(ends.peer.ip()) {
+            self.log_drop(&format!(
+                "drop connection from {place} on {} {}; reason={}",
+                ends.local,
+                refused.text(),
+                "penalty"
+            ));
+            return Err(NOT_ALLOWED);
         }
         let bounds = Bounds {
             max: options.max_startups,
@@ -211,6 +231,7 @@ impl Monitor {
             return;
         };
         connection.grace = None;
+        connection.conduct = Conduct::Worse(Offence::GraceExceeded);
         log::info!(
             target: LOGIN,
             "Timeout before authentication for connection from {} to {}",

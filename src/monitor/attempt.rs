@@ -9,6 +9,7 @@ use super::allowed::{self, Facts, Refusal, Shell};
 use super::connection::{Attempt, Phase};
 use super::ids::ConnectionKey;
 use super::methods::Methods;
+use super::penalties::{Conduct, Offence};
 use super::setup::level_number;
 use super::{Monitor, log as lines};
 use crate::account::{self, Account};
@@ -21,6 +22,7 @@ use crate::ssh::auth::AuthRequest;
 /// RFC 4253 section 11.1.
 const PROTOCOL_ERROR: u32 = 2;
 const SERVICE_NOT_AVAILABLE: u32 = 7;
+const BY_APPLICATION: u32 = 11;
 
 impl Monitor {
     /// Knows the user of the first request, and sees that later ones name the same.
@@ -41,42 +43,58 @@ impl Monitor {
             Phase::Authenticating(_) => {
                 Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
             }
-            _ => {
-                let attempt = self.new_attempt(key, user);
-                if let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key))
-                {
-                    let level = attempt.options.log_level;
-                    if level != connection.log_level {
-                        connection.log_level = level;
-                        logging::set_level(level);
-                        let frame = ToNet::SetLogLevel {
-                            level: level_number(level),
-                        };
-                        let (net, number) = (connection.net, connection.number);
-                        self.nets.send(&self.poller, net, number, &frame, &[]);
-                    }
-                    let place = connection.place();
-                    if let Some(refusal) = attempt.refusal {
-                        log_refusal(&attempt, refusal, &place);
-                        log::info!(
-                            "{}",
-                            lines::fields(
-                                "refused",
-                                Some(&attempt.user),
-                                connection,
-                                refusal.code()
-                            )
-                        );
-                    }
-                    let banner = attempt.options.banner.clone();
-                    connection.enter(Phase::Authenticating(Box::new(attempt)));
-                    if let Some(text) = banner.and_then(|path| read_banner(&path)) {
-                        self.send_banner(key, &text);
-                    }
-                }
-                Ok(())
-            }
+            _ => self.begin_attempt(key, user),
         }
+    }
+
+    fn begin_attempt(
+        &mut self,
+        key: ConnectionKey,
+        user: &[u8],
+    ) -> Result<(), (u32, &'static str)> {
+        let attempt = self.new_attempt(key, user);
+        let (Some(attempt), Some(connection)) = (attempt, self.connections.get_mut(&key)) else {
+            return Ok(());
+        };
+        let level = attempt.options.log_level;
+        if level != connection.log_level {
+            connection.log_level = level;
+            logging::set_level(level);
+            let frame = ToNet::SetLogLevel {
+                level: level_number(level),
+            };
+            let (net, number) = (connection.net, connection.number);
+            self.nets.send(&self.poller, net, number, &frame, &[]);
+        }
+        let place = connection.place();
+        let prohibited = attempt.options.refuse_connection;
+        if prohibited {
+            connection.conduct = Conduct::Worse(Offence::RefusedConnection);
+            log::info!(
+                "connection of {} from {place} is prohibited",
+                lines::user_text(user)
+            );
+        } else if let Some(refusal) = attempt.refusal {
+            log_refusal(&attempt, refusal, &place);
+        }
+        let reason = if prohibited {
+            Some("refuse-connection")
+        } else {
+            attempt.refusal.map(Refusal::code)
+        };
+        if let Some(reason) = reason {
+            let line = lines::fields("refused", Some(user), connection, reason);
+            log::info!("{line}");
+        }
+        let banner = attempt.options.banner.clone();
+        connection.enter(Phase::Authenticating(Box::new(attempt)));
+        if prohibited {
+            return Err((BY_APPLICATION, "Connection refused by the administrator"));
+        }
+        if let Some(text) = banner.and_then(|path| read_banner(&path)) {
+            self.send_banner(key, &text);
+        }
+        Ok(())
     }
 
     /// Sends text for the user's eyes ahead of the answer.

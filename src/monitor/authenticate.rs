@@ -335,6 +335,7 @@ impl Monitor {
         let too_many = attempt.failures >= attempt.options.max_auth_tries;
         let named = lines::named(attempt);
         let user = attempt.user.clone();
+        let invalid_user = attempt.refusal.is_some();
         let Some(pending) = attempt.pending.as_mut() else {
             return;
         };
@@ -347,6 +348,7 @@ impl Monitor {
         let elapsed = pending.arrived.elapsed();
         pending.step = Step::Answering { answer };
         if let Some(reason) = reason {
+            connection.conduct.failed(invalid_user);
             log::info!(target: LOGIN, "Failed {} for {named} from {place} ssh2{}", what.0, what.1);
             if let Some(connection) = self.connections.get(&key) {
                 log::info!(

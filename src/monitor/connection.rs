@@ -16,6 +16,7 @@ use super::ids::NetId;
 use super::keys::KeySearch;
 use super::lookup::Lookup;
 use super::methods::{Methods, Way};
+use super::penalties::Conduct;
 use super::permit::{Permit, Stage};
 use super::rate::Rate;
 use super::socket::{Client, Ends, host_text};
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     pub ends: Ends,
     pub started: Instant,
     pub generation: Rc<Generation>,
+    /// What its address answers for when it ends.
+    pub conduct: Conduct,
     /// LogLevel for it: of the main part, later of the user's Match blocks too.
     pub log_level: log::LevelFilter,
     /// What its `net` was told.

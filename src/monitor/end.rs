@@ -9,6 +9,7 @@ use super::connection::{Connection, Phase, Step};
 use super::ids::{ConnectionKey, NetId};
 use super::log as lines;
 use super::nets::{Net, Role};
+use super::penalties::{Conduct, Offence};
 use super::timers::Deadline;
 use crate::frames::{CloseReason, ToNet};
 use crate::limits::ENDING_TIME_MS;
@@ -23,7 +24,10 @@ impl Monitor {
         detail: &[u8],
         bytes: (u64, u64),
     ) {
-        if let Some(connection) = self.connections.get(&key) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            if reason == CloseReason::Fault && connection.conduct != Conduct::Good {
+                connection.conduct = Conduct::Worse(Offence::Crash);
+            }
             let (line, code) = lines::ending(connection, reason, detail);
             log::info!(target: LOGIN, "{line}");
             if matches!(reason, CloseReason::ByPeer { .. }) {
@@ -131,6 +135,13 @@ impl Monitor {
         if let Some(process) = self.nets.get_mut(net) {
             process.connections.remove(&connection.number);
         }
+        // Whoever ends because the server does has done nothing wrong.
+        if let Some(offence) = connection.conduct.offence()
+            && !self.stopping
+            && !self.inetd
+        {
+            self.penalise(connection.peer().ip(), offence);
+        }
         // The socket is closed here; a `net` that paused for want of descriptors shares the table of
         // the whole system with us.
         drop(connection);
@@ -183,8 +194,9 @@ impl Monitor {
                 }
                 // Whatever it is doing: its connections are over.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let alone = net.connections.len() == 1;
                 for key in net.connections.values() {
-                    self.lost(*key);
+                    self.lost(*key, alone);
                 }
                 if net.role == Role::Strangers && !net.retired {
                     self.replace_strangers(net.started.elapsed());
@@ -193,9 +205,16 @@ impl Monitor {
         }
     }
 
-    /// The process of a connection is gone.
-    fn lost(&mut self, key: ConnectionKey) {
-        if let Some(connection) = self.connections.get(&key) {
+    /// The process of a connection is gone. Only of one that was alone in it is it known who ended it.
+    fn lost(&mut self, key: ConnectionKey, alone: bool) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            if connection.conduct != Conduct::Good {
+                connection.conduct = if alone {
+                    Conduct::Worse(Offence::Crash)
+                } else {
+                    Conduct::Good
+                };
+            }
             connection.client.shut_down();
             log::info!(target: LOGIN, "{}", lines::ending(connection, CloseReason::Fault, b"").0);
         }

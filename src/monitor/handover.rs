@@ -13,6 +13,7 @@ use super::connection::{Attempt, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
+use super::penalties::Conduct;
 use super::policy;
 use super::rate::Rate;
 use super::rights::CommandsDiffer;
@@ -60,6 +61,7 @@ impl Monitor {
                 let frame = MonitorToHelper::Accepted {
                     policy: hand_over.policy.clone(),
                 };
+                connection.conduct = Conduct::Good;
                 let (net, number) = (connection.net, connection.number);
                 connection.enter(Phase::HandingOver(Box::new(hand_over)));
                 self.nets

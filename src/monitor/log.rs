@@ -8,6 +8,7 @@
 use super::Monitor;
 use super::connection::{Attempt, Connection, Phase};
 use super::ids::{ConnectionKey, NetId};
+use super::penalties::{Conduct, Offence};
 use super::permit::Stage;
 use super::socket::host_text;
 use crate::frames::CloseReason;
@@ -103,7 +104,8 @@ impl Monitor {
 
     /// Something came that no `net` of ours sends.
     pub(super) fn attack(&mut self, key: ConnectionKey, what: &str) {
-        if let Some(connection) = self.connections.get(&key) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.conduct = Conduct::Worse(Offence::Crash);
             log::error!(
                 "attack: the net process of {} sent {what}; the connection is ended",
                 connection.place()

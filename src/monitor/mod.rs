@@ -33,6 +33,7 @@ mod net_frames;
 mod nets;
 mod outbox;
 mod passwords;
+mod penalties;
 mod permit;
 mod policy;
 mod poller;
@@ -74,6 +75,7 @@ use key_reading::Readers;
 use listeners::Listener;
 use nets::Nets;
 use passwords::Checks;
+use penalties::Penalties;
 use poller::{Poller, Ready, Source};
 use rate::Rate;
 use rundir::Mark;
@@ -158,6 +160,7 @@ struct Monitor {
     /// SO_COOKIE of every client's socket.
     cookies: HashSet<u64>,
     startups: Startups,
+    penalties: Penalties,
     readers: Readers,
     checks: Checks,
     /// For the bytes of key readers.

@@ -11,6 +11,7 @@ use super::ids::{Counter, NetId};
 use super::listeners::Listener;
 use super::nets::{Nets, restart_delay};
 use super::passwords::Checks;
+use super::penalties::Penalties;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
 use super::rundir::{Mark, write_pid_file};
@@ -87,6 +88,7 @@ impl Monitor {
             startups: super::startups::Startups::default(),
             readers: super::key_reading::Readers::default(),
             checks: Checks::default(),
+            penalties: Penalties::default(),
             key_buffer: Vec::new(),
             drop_lines: Rate::new(8, 1, Instant::now()),
             dropped_lines: 0,

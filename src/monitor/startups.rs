@@ -78,7 +78,8 @@ fn drop_percent(total: u32, (begin, rate, full): (u32, u32, u32)) -> u32 {
     rate + (100 - rate) * (total - begin) / (full - begin)
 }
 
-fn masked(address: IpAddr, (v4_bits, v6_bits): (u8, u8)) -> IpAddr {
+/// The block that `address` is in, by PerSourceNetBlockSize.
+pub(super) fn masked(address: IpAddr, (v4_bits, v6_bits): (u8, u8)) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(ip) => {
             let mask = u32::MAX

@@ -116,5 +116,5 @@ fn address() {
     ));
     let port = connection.client.local_addr().unwrap().port();
     world.wait_log(&format!("127.0.0.1 port {port} ssh2"));
-    world.wait_log("its from= does not permit 127.0.0.1");
+    world.wait_log("from= does not permit this client");
 }

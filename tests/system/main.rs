@@ -23,6 +23,7 @@ mod lifetime;
 mod login;
 mod modes;
 mod passwords;
+mod penalties;
 mod processes;
 mod pty;
 mod server;
@@ -41,6 +42,7 @@ fn main() {
         login::CASES,
         modes::CASES,
         passwords::CASES,
+        penalties::CASES,
         session::CASES,
         terminal::CASES,
         transfer::CASES,
