@@ -59,6 +59,8 @@ wire_struct! {
         pub permit_pty: bool,
         /// PermitUserRC, less `no-user-rc` or `restrict`, and not with `ForceCommand`.
         pub permit_user_rc: bool,
+        /// Tell the monitor what is done to files by SFTP (SftpAudit).
+        pub sftp_audit: bool,
         /// Print /etc/motd in login shells with a terminal.
         pub print_motd: bool,
         /// The line about the last login, to be printed in login shells with a terminal.
@@ -199,6 +201,47 @@ wire_enum! {
         },
         /// There is a name to look up, and no resolver any more.
         9 => StartResolver,
+        /// Something was done to a file by SFTP, where the policy asks for that to be told.
+        10 => FileEvent {
+            /// What.
+            event: FileEvent,
+        },
+    }
+}
+
+wire_enum! {
+    /// What can be done to a file by SFTP.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum FileOperation {
+        1 => Open,
+        2 => Close,
+        3 => Remove,
+        4 => Rename,
+        5 => MakeDirectory,
+        6 => RemoveDirectory,
+        7 => SetAttributes,
+        8 => SymbolicLink,
+        9 => HardLink,
+        10 => Copy,
+    }
+}
+
+wire_struct! {
+    /// What was done to a file, and how it went.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct FileEvent {
+        /// What.
+        pub operation: FileOperation,
+        /// As the client named it; for links what they point to.
+        pub path: Bytes,
+        /// The second path: new name, or the link. Empty where there is none.
+        pub second: Bytes,
+        /// SSH_FX_ code.
+        pub status: u32,
+        /// Bytes that were read, at close.
+        pub read_bytes: u64,
+        /// Bytes that were written, at close.
+        pub written_bytes: u64,
     }
 }
 

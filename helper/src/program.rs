@@ -152,11 +152,12 @@ fn serve_sftp(policy: &Policy, arguments: &[u8], monitor: Option<OwnedFd>) -> ! 
         name: policy.identity.name.to_vec(),
         home: policy.identity.home.to_vec(),
     };
-    sys::exit(sftp::serve_session(
+    sys::exit(sftp::serve_session(sftp::Session {
         arguments,
         account,
-        monitor.map(Link::new),
-    ))
+        monitor: monitor.map(Link::new),
+        audit: policy.sftp_audit,
+    }))
 }
 
 fn connect(standard: &Standard) -> Result<(), Errno> {

@@ -291,6 +291,7 @@ impl Dump {
             "privsepuser",
             options.privsep_user.as_deref().unwrap_or("none"),
         );
+        self.flag("sftpaudit", options.sftp_audit);
         self.flag("debugservice", settings.debug_service.unwrap_or(true));
         self.each("debugallowusers", &settings.debug_allow_users.0);
         self.each("debugallowgroups", &settings.debug_allow_groups.0);

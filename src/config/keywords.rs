@@ -67,6 +67,7 @@ pub enum Keyword {
     ForceCommand,
     Forwarding(Forward),
     HelperMode,
+    SftpAudit,
     HostCertificate,
     HostKey,
     HostKeyAlgorithms,
@@ -429,6 +430,7 @@ pub const TABLE: &[Entry] = &[
     set("HelperMode", Keyword::HelperMode),
     set("HostKeyDir", Keyword::HostKeyDir),
     set("PrivsepUser", Keyword::PrivsepUser),
+    set_in_match("SftpAudit", Keyword::SftpAudit),
 ];
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod options;
 pub mod penalties;
 mod reader;
 mod settings;
+mod subsystems;
 #[cfg(test)]
 mod tests;
 pub mod value;

@@ -74,6 +74,7 @@ pub struct Options {
     pub per_source_penalty_exempt: String,
     pub privsep_user: Option<String>,
     pub helper_mode: HelperMode,
+    pub sftp_audit: bool,
     pub syslog_facility: Option<String>,
     pub use_dns: bool,
     pub tcp_keepalive: bool,
@@ -166,6 +167,7 @@ impl Options {
             per_source_penalties: set.per_source_penalties.unwrap_or(Some(penalties::DEFAULT)),
             per_source_net_block: set.per_source_net_block.unwrap_or((32, 128)),
             privsep_user: set.privsep_user.flatten(),
+            sftp_audit: set.sftp_audit.unwrap_or(false),
             helper_mode: set.helper_mode.unwrap_or(HelperMode::Auto),
             syslog_facility: Some(set.syslog_facility.unwrap_or("AUTH").to_owned()),
             use_dns: set.use_dns.unwrap_or(false),
@@ -247,7 +249,7 @@ impl Options {
             deny_users: set.deny_users.0,
             allow_groups: set.allow_groups.0,
             deny_groups: set.deny_groups.0,
-            subsystems: subsystems(set.subsystems.0),
+            subsystems: set.subsystems.effective(),
             authentication_methods: set.authentication_methods.unwrap_or_default(),
             forwarding: ForwardOptions::new(settings),
         }
@@ -299,16 +301,4 @@ fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
-}
-
-/// Files are served unless a line says otherwise; `none` takes a subsystem away.
-fn subsystems(mut lines: Vec<(String, String)>) -> Vec<(String, Vec<u8>)> {
-    if !lines.iter().any(|(name, _)| name == "sftp") {
-        lines.push(("sftp".to_owned(), "internal-sftp".to_owned()));
-    }
-    lines
-        .into_iter()
-        .filter(|(_, command)| command != "none")
-        .map(|(name, command)| (name, command.into_bytes()))
-        .collect()
 }

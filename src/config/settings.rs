@@ -15,15 +15,12 @@ use super::options::{
     HelperMode, LogLevel, PermitRootLogin, PermitUserEnvironment, PubkeyAuthOptions,
 };
 use super::penalties::{self, Penalties};
+use super::subsystems::{self, Subsystems};
 use super::value::{self, AddressFamily, ListenAddress, Parsed};
 
 /// A list to which every line adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Growing<T>(pub Vec<T>);
-
-/// `Subsystem` lines: the first of each name wins.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Subsystems(pub Vec<(String, String)>);
 
 /// How what an earlier stretch set meets what a later one sets.
 pub trait Combine {
@@ -85,6 +82,7 @@ settings! { Settings {
     force_command: Option<Option<String>>,
     forwarding: ForwardSettings,
     helper_mode: Option<HelperMode>,
+    sftp_audit: Option<bool>,
     host_certificate_files: Growing<PathBuf>,
     host_key_algorithms: Option<Vec<String>>,
     host_key_dir: Option<PathBuf>,
@@ -159,25 +157,6 @@ impl<T: Clone> Combine for Growing<T> {
     fn replace_by(&mut self, over: &Self) {
         if !over.0.is_empty() {
             self.0.clone_from(&over.0);
-        }
-    }
-}
-
-impl Combine for Subsystems {
-    fn keep_first(&mut self, later: &Self) {
-        for (name, command) in &later.0 {
-            if !self.0.iter().any(|(known, _)| known == name) {
-                self.0.push((name.clone(), command.clone()));
-            }
-        }
-    }
-
-    fn replace_by(&mut self, over: &Self) {
-        for (name, command) in &over.0 {
-            match self.0.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) => known.clone_from(command),
-                None => self.0.push((name.clone(), command.clone())),
-            }
         }
     }
 }
@@ -260,6 +239,7 @@ fn set(
             to.force_command = Some(value::none_or(rest_of_line(line)?).map(str::to_owned));
         }
         Keyword::Forwarding(keyword) => forwarding::set(&mut to.forwarding, keyword, line)?,
+        Keyword::SftpAudit => to.sftp_audit = Some(value::yes_no(single(line)?)?),
         Keyword::HelperMode => to.helper_mode = Some(helper_mode(single(line)?)?),
         Keyword::HostCertificate => {
             to.host_certificate_files.0 = path_or_none(single(line)?)?.into_iter().collect();
@@ -340,7 +320,7 @@ fn set(
         Keyword::RevokedKeys => to.revoked_keys = Some(path_or_none(single(line)?)?),
         Keyword::SetEnv => to.set_env = Some(set_env(line)?),
         Keyword::StrictModes => to.strict_modes = Some(value::yes_no(single(line)?)?),
-        Keyword::Subsystem => to.subsystems.0 = vec![subsystem(line)?],
+        Keyword::Subsystem => to.subsystems.0 = vec![subsystems::parse(line)?],
         Keyword::SyslogFacility => to.syslog_facility = Some(syslog_facility(single(line)?)?),
         Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
         Keyword::TrustedUserCaKeys => {
@@ -668,20 +648,6 @@ fn rekey_limit(line: &Line<'_>) -> Parsed<(u64, u32)> {
         Some(text) => value::seconds(text)?,
     };
     Ok((limit_bytes, limit_s))
-}
-
-fn subsystem(line: &Line<'_>) -> Parsed<(String, String)> {
-    match line.arguments.as_slice() {
-        [name, command, arguments @ ..] if !name.is_empty() && !command.is_empty() => {
-            let mut text = lex::join(std::slice::from_ref(command));
-            if !arguments.is_empty() {
-                text.push(' ');
-                text.push_str(&lex::join(arguments));
-            }
-            Ok((name.clone(), text))
-        }
-        _ => Err("takes a name and a command".to_owned()),
-    }
 }
 
 fn syslog_facility(text: &str) -> Parsed<&'static str> {

@@ -226,6 +226,8 @@ pub(super) struct LoggedUser {
 pub(super) struct Live {
     pub login: LoggedUser,
     pub permit_pty: bool,
+    /// What is done to files is logged.
+    pub sftp_audit: bool,
     /// With whose rights names may be looked up; `None`: nothing that has a name is permitted.
     pub names: Option<Identity>,
     /// Resolvers that may be started.

@@ -205,6 +205,7 @@ impl Monitor {
             .send(&self.poller, target, number, &frame, &descriptors);
         let (old_net, old_number) = (connection.net, connection.number);
         let permit_pty = hand_over.policy.permit_pty;
+        let sftp_audit = hand_over.policy.sftp_audit;
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
         let done = std::mem::take(&mut hand_over.done);
@@ -214,6 +215,7 @@ impl Monitor {
         let live = Live {
             login,
             permit_pty,
+            sftp_audit,
             names,
             resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
             sessions: std::collections::BTreeMap::new(),

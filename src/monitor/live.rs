@@ -22,6 +22,7 @@ impl Monitor {
                 self.session_started(key, session, pid);
             }
             HelperToMonitor::SessionEnded { session } => self.session_ended(key, session),
+            HelperToMonitor::FileEvent { event } => self.file_event(key, &event),
             HelperToMonitor::StartResolver => self.start_resolver(key),
             other => self.helper_lost(key, &format!("it sent {} out of turn", other.kind().1)),
         }

@@ -15,6 +15,7 @@ mod connection;
 mod credential;
 mod delay;
 mod end;
+mod file_events;
 mod forwarding;
 mod handover;
 mod helpers;

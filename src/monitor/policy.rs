@@ -76,6 +76,7 @@ pub(super) fn build(
         permit_user_rc: options.permit_user_rc
             && rights.permit_user_rc
             && options.force_command.is_none(),
+        sftp_audit: options.sftp_audit,
         print_motd: options.print_motd,
         last_login,
         nologin: nologin(account.uid),

@@ -190,7 +190,7 @@ fn stock_configurations_pass_with_warnings_only() {
             fixture("debian-12"),
             &["UsePAM", "X11Forwarding"][..],
         ),
-        ("alpine", fixture("alpine"), &["internal-sftp"]),
+        ("alpine", fixture("alpine"), &[]),
         (
             "fedora",
             fixture("fedora"),

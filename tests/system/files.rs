@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("files::request_lists", request_lists),
     Case::new("files::external_server", external_server),
     Case::new("files::client_vanishes", client_vanishes),
+    Case::new("files::audit", audit).only_agent(),
 ];
 
 pub const INTERNAL: &str = "Subsystem sftp internal-sftp";
@@ -296,4 +297,49 @@ fn client_vanishes(world: &World) {
             || user.processes("").is_empty(),
         );
     }
+}
+
+/// Each thing that was done, or tried, is a line; from a chroot too, and with nothing forged in it.
+fn audit(world: &World) {
+    let user = world.user();
+    let root = world.directory.join("root");
+    let inside = root.join("in");
+    fs::create_dir_all(&inside).unwrap();
+    chown(&inside, Some(user.id), Some(user.group_id)).unwrap();
+    let line = format!("ChrootDirectory {}", root.display());
+    let lines = [INTERNAL, "SftpAudit yes", &line];
+    let server = world.server(&lines);
+    let source = world.directory.join("source");
+    fs::write(&source, noise(70_001)).unwrap();
+    let batch = format!(
+        "cd in\nput {} a\nget a /dev/null\nrename a b\nln -s x l\nln b h\nmkdir d\nrmdir d\nchmod 600 b\nrm b\n-rm none\n\
+         -mkdir /no\nmkdir \"q\\\"x\"\n",
+        source.display()
+    );
+    sftp(&server, &user, &[], &batch).success();
+    let who = format!("event=sftp user=\"{}\" address=127.0.0.1 port=", user.name);
+    for wanted in [
+        "op=open result=ok path=\"/in/a\"",
+        "op=close result=ok path=\"/in/a\" read=0 written=70001",
+        "op=close result=ok path=\"/in/a\" read=70001 written=0",
+        "op=rename result=ok path=\"/in/a\" second=\"/in/b\"",
+        "op=symlink result=ok path=\"x\" second=\"/in/l\"",
+        "op=link result=ok path=\"/in/b\" second=\"/in/h\"",
+        "op=mkdir result=ok path=\"/in/d\"",
+        "op=rmdir result=ok path=\"/in/d\"",
+        "op=setstat result=ok path=\"/in/b\"",
+        "op=remove result=ok path=\"/in/b\"",
+        "op=remove result=no-such-file path=\"/in/none\"",
+        "op=mkdir result=permission-denied path=\"/no\"",
+        "op=mkdir result=ok path=\"/in/q\\042x\"",
+    ] {
+        crate::processes::wait_until(wanted, crate::server::LIMIT, || {
+            let log = server.log_text();
+            log.lines()
+                .any(|line| line.contains(&who) && line.ends_with(wanted))
+        });
+    }
+    let quiet = world.server(&[INTERNAL]);
+    sftp(&quiet, &user, &[], "mkdir d\n").success();
+    assert!(!quiet.log_text().contains("event=sftp"));
 }

@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::frame::HelperToMonitor;
+use super::status::Status;
+use crate::frame::{FileEvent, FileOperation, HelperToMonitor};
 use crate::link::Link;
 use crate::sys;
 use crate::text::{decimal, printable};
@@ -23,7 +24,7 @@ const LINE_MAX_BYTES: usize = 1900;
 #[derive(Debug)]
 pub enum Sink {
     /// Frames to the monitor.
-    Monitor(Link),
+    Monitor,
     /// Datagrams to /dev/log, with syslog's facility.
     Syslog(Option<OwnedFd>, u8),
     /// Lines.
@@ -54,12 +55,39 @@ pub struct Log {
     pub sink: Sink,
     /// Lines above this level are not wanted: 1 errors, 3 what is done, 4 and 5 more.
     pub level: u8,
+    /// The monitor, for lines and events.
+    pub monitor: Option<Link>,
+    /// The monitor wants to know what is done to files.
+    pub audit: bool,
 }
 
 impl Log {
     /// Whether lines of `level` are wanted at all.
     pub fn wants(&self, level: u8) -> bool {
         level <= self.level
+    }
+
+    /// Tells the monitor what was done to a file, if it wants to know. Waits for it: an event that
+    /// is lost would be as good as none.
+    pub fn event(
+        &mut self,
+        operation: FileOperation,
+        (path, second): (&[u8], &[u8]),
+        status: Status,
+        (read_bytes, written_bytes): (u64, u64),
+    ) {
+        let Some(monitor) = self.monitor.as_ref().filter(|_| self.audit) else {
+            return;
+        };
+        let event = FileEvent {
+            operation,
+            path: path.into(),
+            second: second.into(),
+            status: status as u32,
+            read_bytes,
+            written_bytes,
+        };
+        let _ = monitor.send(0, &HelperToMonitor::FileEvent { event }, &[], true);
     }
 
     /// Writes a line of `level`, made of `parts`. Control characters are shown as numbers.
@@ -70,12 +98,14 @@ impl Log {
         let mut text = printable(&parts.concat());
         text.truncate(LINE_MAX_BYTES);
         match &self.sink {
-            Sink::Monitor(link) => {
+            Sink::Monitor => {
                 let frame = HelperToMonitor::Log {
                     level,
                     message: Bytes([b"sftp: ".as_slice(), &text].concat()),
                 };
-                let _ = link.send(0, &frame, &[], true);
+                if let Some(monitor) = &self.monitor {
+                    let _ = monitor.send(0, &frame, &[], true);
+                }
             }
             Sink::Syslog(Some(socket), facility) => {
                 let _ = rustix::io::write(socket, &syslog_line(*facility, level, &text));

@@ -36,20 +36,39 @@ use options::{Options, Refusal, USAGE};
 use request::KINDS;
 use server::{Account, Server};
 
-/// Serves a session of a connection on standard input and output; gives the exit status.
-///
-/// `arguments` stand behind `internal-sftp`; log lines go to `monitor`.
-pub fn serve_session(arguments: &[u8], account: Account, monitor: Option<Link>) -> i32 {
-    let words = arguments.split(|&byte| byte == b' ' || byte == b'\t');
+/// A session of a connection.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// What stands behind `internal-sftp`.
+    pub arguments: &'a [u8],
+    /// Who is served.
+    pub account: Account,
+    /// For log lines and events.
+    pub monitor: Option<Link>,
+    /// The monitor wants to know what is done to files.
+    pub audit: bool,
+}
+
+/// Serves a session on standard input and output; gives the exit status.
+pub fn serve_session(session: Session<'_>) -> i32 {
+    let words = session
+        .arguments
+        .split(|&byte| byte == b' ' || byte == b'\t');
     let options = match Options::parse(words) {
         Ok(options) => options,
         Err(refusal) => return refuse(&refusal),
     };
-    let sink = match monitor {
-        Some(monitor) if !options.log_to_stderr => Sink::Monitor(monitor),
-        _ => Sink::StandardError,
+    let log = Log {
+        sink: if options.log_to_stderr {
+            Sink::StandardError
+        } else {
+            Sink::Monitor
+        },
+        level: options.log_level,
+        monitor: session.monitor,
+        audit: session.audit,
     };
-    serve(options, account, sink)
+    serve(options, session.account, log)
 }
 
 /// Serves standard input and output as a program of its own; gives the exit status.
@@ -66,14 +85,16 @@ pub fn serve_alone<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> i32 {
     } else {
         Sink::syslog(options.facility)
     };
-    serve(options, Account { name, home }, sink)
-}
-
-fn serve(options: Options, account: Account, sink: Sink) -> i32 {
-    let mut log = Log {
+    let log = Log {
         sink,
         level: options.log_level,
+        monitor: None,
+        audit: false,
     };
+    serve(options, Account { name, home }, log)
+}
+
+fn serve(options: Options, account: Account, mut log: Log) -> i32 {
     if let Some(mask) = options.umask {
         umask(Mode::from_raw_mode(mask));
     }

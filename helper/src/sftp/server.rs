@@ -25,6 +25,7 @@ use super::request::{Decoded, HandleName, KINDS, Kind, Request, decode};
 use super::status::Status;
 use super::transfer::{self, Copy};
 use super::zone::Zone;
+use crate::frame::FileOperation;
 use crate::path::resolve;
 use crate::sys;
 use crate::text::c_string;
@@ -118,14 +119,39 @@ impl Server {
                     .line(1, &[b"a request is cut short: ", name_of(kind)]);
                 self.status(id, Status::BadMessage);
             }
-            Ok(_) if !self.options.permits(kind) => {
+            Ok(request) if !self.options.permits(kind) => {
                 self.log
                     .line(3, &[b"Refusing ", name_of(kind), b" request"]);
+                self.tell_refusal(kind, &request);
                 self.status(id, Status::PermissionDenied);
             }
             Ok(request) => self.answer(id, kind, &request, client),
         }
         Ok(())
+    }
+
+    /// An attempt is worth an event too.
+    fn tell_refusal(&mut self, kind: Kind, request: &Request<'_>) {
+        let operation = match kind {
+            Kind::Open => FileOperation::Open,
+            Kind::SetStat | Kind::LsetStat => FileOperation::SetAttributes,
+            Kind::Remove => FileOperation::Remove,
+            Kind::MakeDirectory => FileOperation::MakeDirectory,
+            Kind::RemoveDirectory => FileOperation::RemoveDirectory,
+            Kind::Rename | Kind::PosixRename => FileOperation::Rename,
+            Kind::SymbolicLink => FileOperation::SymbolicLink,
+            Kind::HardLink => FileOperation::HardLink,
+            _ => return,
+        };
+        let paths: (&[u8], &[u8]) = match request {
+            Request::Open { path, .. } | Request::Path { path } | Request::Set { path, .. } => {
+                (path, b"")
+            }
+            Request::TwoPaths { first, second } => (first, second),
+            _ => return,
+        };
+        self.log
+            .event(operation, paths, Status::PermissionDenied, (0, 0));
     }
 
     fn init(&mut self, version: &[u8]) -> Result<(), Broken> {
@@ -173,14 +199,18 @@ impl Server {
                 path,
                 ref attributes,
             } => {
-                let (label, result): (&[u8], _) = match kind {
-                    Kind::MakeDirectory => {
-                        (b"mkdir name", change::make_directory(path, attributes))
-                    }
-                    Kind::LsetStat => (b"lset", change::set_link(path, attributes)),
-                    _ => (b"set", change::set(path, attributes)),
+                let (operation, result) = match kind {
+                    Kind::MakeDirectory => (
+                        FileOperation::MakeDirectory,
+                        change::make_directory(path, attributes),
+                    ),
+                    Kind::LsetStat => (
+                        FileOperation::SetAttributes,
+                        change::set_link(path, attributes),
+                    ),
+                    _ => (FileOperation::SetAttributes, change::set(path, attributes)),
                 };
-                self.done(id, label, path, result);
+                self.done(id, operation, path, result);
             }
             Request::SetHandle {
                 handle,
@@ -191,7 +221,7 @@ impl Server {
                 };
                 let result = change::set_open(open.descriptor.as_fd(), attributes);
                 let path = open.path.clone();
-                self.done(id, b"set", &path, result);
+                self.done(id, FileOperation::SetAttributes, &path, result);
             }
             Request::TwoPaths { first, second } => self.answer_two(id, kind, first, second),
             Request::Copy {
@@ -217,9 +247,17 @@ impl Server {
 
     /// Tells how something that changes went.
     #[inline(never)]
-    fn done(&mut self, id: u32, label: &[u8], path: &[u8], result: Result<(), Errno>) {
+    fn done(&mut self, id: u32, operation: FileOperation, path: &[u8], result: Result<(), Errno>) {
+        let label: &[u8] = match operation {
+            FileOperation::Remove => b"remove name",
+            FileOperation::MakeDirectory => b"mkdir name",
+            FileOperation::RemoveDirectory => b"rmdir name",
+            _ => b"set",
+        };
         self.log.line(3, &[label, b" \"", path, b"\""]);
-        self.status(id, result.into());
+        let status = Status::from(result);
+        self.log.event(operation, (path, b""), status, (0, 0));
+        self.status(id, status);
     }
 
     fn open(&mut self, id: u32, path: &[u8], flags: u32, attributes: &Attributes) {
@@ -229,12 +267,19 @@ impl Server {
         }
         match transfer::open(path, flags, attributes, self.options.read_only) {
             Ok(descriptor) => {
+                self.log
+                    .event(FileOperation::Open, (path, b""), Status::Ok, (0, 0));
                 let form = Form::File {
                     appends: transfer::appends(flags),
                 };
                 self.give_handle(id, path, descriptor, form);
             }
-            Err(errno) => self.status(id, errno.into()),
+            Err(errno) => {
+                let status = Status::from(errno);
+                self.log
+                    .event(FileOperation::Open, (path, b""), status, (0, 0));
+                self.status(id, status);
+            }
         }
     }
 
@@ -267,6 +312,11 @@ impl Server {
     }
 
     fn tell_close(&mut self, label: &[u8], open: &Open) {
+        if open.form != Form::Directory {
+            let bytes = (open.read_bytes, open.written_bytes);
+            self.log
+                .event(FileOperation::Close, (&open.path, b""), Status::Ok, bytes);
+        }
         if !self.log.wants(3) {
             return;
         }
@@ -345,9 +395,10 @@ impl Server {
             ),
             Kind::Stat => self.attributes(id, crate::path::stat(path)),
             Kind::OpenDirectory => self.open_directory(id, path),
-            Kind::Remove => self.done(id, b"remove name", path, change::remove(path)),
+            Kind::Remove => self.done(id, FileOperation::Remove, path, change::remove(path)),
             Kind::RemoveDirectory => {
-                self.done(id, b"rmdir name", path, change::remove_directory(path));
+                let result = change::remove_directory(path);
+                self.done(id, FileOperation::RemoveDirectory, path, result);
             }
             Kind::RealPath => self.name(id, real_path(path)),
             Kind::ExpandPath => {
@@ -439,8 +490,8 @@ impl Server {
             }
             Kind::Fsync => {
                 let result = rustix::fs::fsync(&open.descriptor);
-                let path = open.path.clone();
-                self.done(id, b"fsync", &path, result);
+                self.log.line(3, &[b"fsync \"", &open.path, b"\""]);
+                self.status(id, result.into());
             }
             _ if open.form != Form::Directory => self.status(id, Status::Failure),
             _ => {
@@ -456,15 +507,33 @@ impl Server {
     }
 
     fn answer_two(&mut self, id: u32, kind: Kind, first: &[u8], second: &[u8]) {
-        let (label, result): (&[u8], _) = match kind {
-            Kind::Rename => (b"rename", change::rename(first, second)),
-            Kind::PosixRename => (b"posix-rename", change::rename_over(first, second)),
-            Kind::HardLink => (b"hardlink", change::make_hard_link(first, second)),
-            _ => (b"symlink", change::make_symbolic_link(first, second)),
+        let (label, operation, result): (&[u8], _, _) = match kind {
+            Kind::Rename => (
+                b"rename",
+                FileOperation::Rename,
+                change::rename(first, second),
+            ),
+            Kind::PosixRename => (
+                b"posix-rename",
+                FileOperation::Rename,
+                change::rename_over(first, second),
+            ),
+            Kind::HardLink => (
+                b"hardlink",
+                FileOperation::HardLink,
+                change::make_hard_link(first, second),
+            ),
+            _ => (
+                b"symlink",
+                FileOperation::SymbolicLink,
+                change::make_symbolic_link(first, second),
+            ),
         };
         let line: [&[u8]; 6] = [label, b" old \"", first, b"\" new \"", second, b"\""];
         self.log.line(3, &line);
-        self.status(id, result.into());
+        let status = Status::from(result);
+        self.log.event(operation, (first, second), status, (0, 0));
+        self.status(id, status);
     }
 
     fn copy(
@@ -497,6 +566,12 @@ impl Server {
                     client,
                 }
                 .run();
+                self.log.event(
+                    FileOperation::Copy,
+                    (&source.path, &target.path),
+                    status,
+                    (copied, copied),
+                );
                 source.read_bytes += copied;
                 target.written_bytes += copied;
                 self.handles.put_back(from, source);
