@@ -13,6 +13,7 @@
 
 mod accounts;
 mod algorithms;
+mod certificates;
 mod clients;
 mod configuration;
 mod files;
@@ -34,6 +35,7 @@ mod transfer;
 fn main() {
     let cases = [
         algorithms::CASES,
+        certificates::CASES,
         configuration::CASES,
         files::CASES,
         hostile::CASES,
