@@ -6,6 +6,7 @@
     clippy::cast_possible_wrap
 )]
 
+mod forward;
 mod harness;
 mod hostile;
 mod identity;

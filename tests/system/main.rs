@@ -17,6 +17,7 @@ mod certificates;
 mod clients;
 mod configuration;
 mod files;
+mod forwarding;
 mod harness;
 mod hostile;
 mod keys;
@@ -38,6 +39,7 @@ fn main() {
         certificates::CASES,
         configuration::CASES,
         files::CASES,
+        forwarding::CASES,
         hostile::CASES,
         keys::CASES,
         lifetime::CASES,
