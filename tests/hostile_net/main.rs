@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod certificates;
 mod client;
 mod floods;
 mod helper_frames;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     runner::run(&[
         permit::TESTS,
         signing::TESTS,
+        certificates::TESTS,
         sockets::TESTS,
         lines::TESTS,
         methods::TESTS,
