@@ -137,6 +137,11 @@ pub const TERMINALS_PER_CONNECTION_MAX: usize = 64;
 /// Sessions with records on one connection.
 pub const SESSIONS_PER_CONNECTION_MAX: usize = 1024;
 
+/// Refusals that are remembered for whoever asks why: a day of mistakes, minutes of an attack.
+pub const REFUSALS_REMEMBERED: usize = 128;
+/// Bytes of a name that is remembered with a refusal; accounts' names are shorter.
+pub const REMEMBERED_NAME_BYTES: usize = 64;
+
 /// Bytes of the file that `Banner` names: OpenSSH's limit.
 pub const BANNER_MAX_BYTES: u64 = 1024 * 1024;
 /// Bytes of it in one frame: few frames, each well below the largest.

@@ -14,6 +14,7 @@ mod glob;
 pub mod keywords;
 mod lex;
 mod logins;
+mod methods;
 pub mod options;
 pub mod penalties;
 mod reader;

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::Monitor;
 use super::connection::{Connection, Generation, Phase};
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
@@ -13,7 +14,6 @@ use super::setup::connection_options;
 use super::socket::{Client, Ends, host_text};
 use super::startups::{Bounds, Drop};
 use super::timers::Deadline;
-use super::{Monitor, log as lines};
 use crate::config::{Options, Subject};
 use crate::frames::ToNet;
 use crate::logging::LOGIN;
@@ -76,11 +76,7 @@ impl Monitor {
         let generation = Rc::clone(&self.generation);
         let options = effective_options(&generation, ends);
         if options.refuse_connection {
-            let place = format!("{} port {}", host_text(ends.peer), ends.peer.port());
-            self.log_drop(&format!(
-                "drop connection from {place} on {}: RefuseConnection; reason=refuse-connection",
-                ends.local
-            ));
+            self.log_drop(ends, "prohibited by RefuseConnection", "refuse-connection");
             self.penalise(ends.peer.ip(), Offence::RefusedConnection);
             return self.refuse(net, number, NOT_ALLOWED);
         }
@@ -167,20 +163,12 @@ impl Monitor {
         options: &Options,
         ends: Ends,
     ) -> Result<super::startups::Slot, &'static str> {
-        let place = format!("{} port {}", host_text(ends.peer), ends.peer.port());
         if self.connections.len() >= self.host.connections_max {
-            self.log_drop(&format!(
-                "drop connection from {place}: no more descriptors"
-            ));
+            self.log_drop(ends, "without a descriptor for it", "descriptors");
             return Err("");
         }
         if let Err(refused) = self.unpenalised(ends.peer.ip()) {
-            self.log_drop(&format!(
-                "drop connection from {place} on {} {}; reason={}",
-                ends.local,
-                refused.text(),
-                "penalty"
-            ));
+            self.log_drop(ends, refused.text(), "penalty");
             return Err(NOT_ALLOWED);
         }
         let bounds = Bounds {
@@ -192,32 +180,36 @@ impl Monitor {
         self.startups
             .take(ends.peer.ip(), &bounds, dice)
             .map_err(|drop| {
-                let (word, code) = match drop {
-                    Drop::MaxStartups => ("Maxstartups", "max-startups"),
-                    Drop::PerSource => ("PerSourceMaxStartups", "per-source-max-startups"),
+                let (what, code) = match drop {
+                    Drop::MaxStartups => ("past MaxStartups", "max-startups"),
+                    Drop::PerSource => ("past PerSourceMaxStartups", "per-source-max-startups"),
                 };
-                self.log_drop(&format!(
-                    "drop connection from {place} on {} past {word}; reason={code}",
-                    ends.local
-                ));
+                self.log_drop(ends, what, code);
                 NOT_ALLOWED
             })
     }
 
-    /// A flood of connections must not be a flood of lines.
-    fn log_drop(&mut self, line: &str) {
-        if self.drop_lines.take(Instant::now()) {
-            if self.dropped_lines > 0 {
-                log::warn!(
-                    "{} lines about dropped connections were left out",
-                    self.dropped_lines
-                );
-                self.dropped_lines = 0;
-            }
-            log::warn!("{line}");
-        } else {
+    /// A connection was not taken. A flood of them must not be a flood of lines.
+    fn log_drop(&mut self, ends: Ends, what: &str, reason: &'static str) {
+        self.remember_refusal(None, (ends.peer.ip(), ends.peer.port()), reason);
+        if !self.drop_lines.take(Instant::now()) {
             self.dropped_lines += 1;
+            return;
         }
+        if self.dropped_lines > 0 {
+            log::warn!(
+                "{} lines about dropped connections were left out",
+                self.dropped_lines
+            );
+            self.dropped_lines = 0;
+        }
+        log::warn!(
+            "drop connection from {} port {} on {} port {} {what}; reason={reason}",
+            host_text(ends.peer),
+            ends.peer.port(),
+            host_text(ends.local),
+            ends.local.port()
+        );
     }
 
     fn refuse(&mut self, net: NetId, number: u32, text: &str) {
@@ -238,10 +230,11 @@ impl Monitor {
             host_text(connection.ends.peer),
             host_text(connection.ends.local)
         );
-        log::info!(
-            "{}",
-            lines::fields("refused", None, connection, "login-grace-time")
-        );
+        let user = match &connection.phase {
+            Phase::Authenticating(attempt) => Some(attempt.user.clone()),
+            _ => None,
+        };
+        self.refused(key, user.as_deref(), "login-grace-time");
         self.cut_off(key);
     }
 }

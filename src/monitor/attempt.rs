@@ -82,12 +82,11 @@ impl Monitor {
         } else {
             attempt.refusal.map(Refusal::code)
         };
-        if let Some(reason) = reason {
-            let line = lines::fields("refused", Some(user), connection, reason);
-            log::info!("{line}");
-        }
         let banner = attempt.options.banner.clone();
         connection.enter(Phase::Authenticating(Box::new(attempt)));
+        if let Some(reason) = reason {
+            self.refused(key, Some(user), reason);
+        }
         if prohibited {
             return Err((BY_APPLICATION, "Connection refused by the administrator"));
         }

@@ -336,6 +336,8 @@ impl Monitor {
         let named = lines::named(attempt);
         let user = attempt.user.clone();
         let invalid_user = attempt.refusal.is_some();
+        // Whoever may not log in at all is refused for that, whatever was offered.
+        let reason = reason.map(|reason| attempt.refusal.map_or(reason, |it| it.code()));
         let Some(pending) = attempt.pending.as_mut() else {
             return;
         };
@@ -350,12 +352,7 @@ impl Monitor {
         if let Some(reason) = reason {
             connection.conduct.failed(invalid_user);
             log::info!(target: LOGIN, "Failed {} for {named} from {place} ssh2{}", what.0, what.1);
-            if let Some(connection) = self.connections.get(&key) {
-                log::info!(
-                    "{}",
-                    lines::fields("refused", Some(&user), connection, reason)
-                );
-            }
+            self.refused(key, Some(&user), reason);
         }
         if is_none && !too_many {
             return self.answer(key);
@@ -390,12 +387,7 @@ impl Monitor {
                 target: LOGIN,
                 "error: maximum authentication attempts exceeded for {named} from {place} ssh2 [preauth]"
             );
-            if let Some(connection) = self.connections.get(&key) {
-                log::info!(
-                    "{}",
-                    lines::fields("refused", Some(&user), connection, "max-auth-tries")
-                );
-            }
+            self.refused(key, Some(&user), "max-auth-tries");
             return self.disconnect(key, PROTOCOL_ERROR, "Too many authentication failures");
         }
         let methods = open_methods(attempt);

@@ -270,15 +270,8 @@ impl Monitor {
         if let Some(connection) = self.connections.get(&key) {
             log::error!("the login from {} failed: {why}", connection.place());
             if let Phase::HandingOver(hand_over) = &connection.phase {
-                log::info!(
-                    "{}",
-                    lines::fields(
-                        "refused",
-                        Some(&hand_over.login.name),
-                        connection,
-                        "hand-over"
-                    )
-                );
+                let user = hand_over.login.name.clone();
+                self.refused(key, Some(&user), "hand-over");
             }
         }
         self.cut_off(key);

@@ -39,6 +39,7 @@ mod permit;
 mod policy;
 mod poller;
 mod rate;
+mod refusals;
 mod reload;
 mod resolvers;
 mod rights;
@@ -79,6 +80,7 @@ use passwords::Checks;
 use penalties::Penalties;
 use poller::{Poller, Ready, Source};
 use rate::Rate;
+use refusals::Refusals;
 use rundir::Mark;
 use signals::Signals;
 use startups::Startups;
@@ -162,6 +164,7 @@ struct Monitor {
     cookies: HashSet<u64>,
     startups: Startups,
     penalties: Penalties,
+    refusals: Refusals,
     readers: Readers,
     checks: Checks,
     /// For the bytes of key readers.

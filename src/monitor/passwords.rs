@@ -19,7 +19,7 @@ use super::{Monitor, allowed, log as lines};
 use crate::frames::ToNet;
 use crate::launch::{Launch, launch};
 use crate::limits::{PASSWORD_CHECK_MEMORY_BYTES, PASSWORD_CHECKS_MAX, PASSWORD_MAX_BYTES};
-use crate::password::frames::{Request, Verdict};
+use crate::password::frames::{Request, Verdict, Why};
 use crate::ssh::auth::decode_info_response;
 
 const PROMPT: &str = "Password: ";
@@ -138,7 +138,7 @@ impl Monitor {
         // Nobody is asked for a new password before the old one was seen to have expired.
         let unasked = new.is_some() && !attempt.must_change;
         if too_long || unasked {
-            return self.refuse_request(key, (way != Way::Nothing).then_some("password"));
+            return self.refuse_password(key, way, Why::Wrong.code());
         }
         let permitted =
             attempt.account.uid != 0 || allowed::root_permitted(&attempt.options, false, way);
@@ -165,7 +165,7 @@ impl Monitor {
         }
         // Helper and the user's `net` come up meanwhile.
         if !self.ensure_helper(key) {
-            return self.refuse_request(key, (way != Way::Nothing).then_some("password"));
+            return self.refuse_password(key, way, "password-unchecked");
         }
         if let Some((uid, name)) = login {
             self.expect_user(uid, &name);
@@ -188,7 +188,7 @@ impl Monitor {
             Ok(check) => pending.step = Step::Checking { check },
             Err(error) => {
                 log::error!("a password could not be looked at: {error}");
-                self.refuse_request(key, Some("password"));
+                self.refuse_request(key, Some("password-unchecked"));
             }
         }
     }
@@ -238,8 +238,14 @@ impl Monitor {
         match verdict {
             Verdict::Matches => self.method_done(key, way, None),
             Verdict::Refused { why } => {
-                log::debug!("password of {user} refused: {}", why.kind().1);
-                self.refuse_request(key, (way != Way::Nothing).then_some("password"));
+                let root = attempt.account.uid == 0
+                    && !allowed::root_permitted(&attempt.options, false, way);
+                let reason = if root {
+                    "permit-root-login"
+                } else {
+                    why.code()
+                };
+                self.refuse_password(key, way, reason);
             }
             Verdict::Expired if way == Way::Nothing => self.refuse_request(key, None),
             Verdict::Expired => {
@@ -270,14 +276,25 @@ impl Monitor {
             Verdict::Failed { what } => {
                 let what = lines::peer_text(&what);
                 log::error!("the password of {user} could not be dealt with: {what}");
-                if attempt.must_change {
+                let must_change = attempt.must_change;
+                if must_change {
                     let text = "Your password has expired, and it could not be changed here: \
                                 ask the administrator.\r\n";
                     self.send_banner(key, text.as_bytes());
                 }
-                self.refuse_request(key, (way != Way::Nothing).then_some("password"));
+                let reason = if must_change {
+                    "password-not-changed"
+                } else {
+                    "password-unchecked"
+                };
+                self.refuse_password(key, way, reason);
             }
         }
+    }
+
+    /// An empty password that comes with `none` is no try.
+    fn refuse_password(&mut self, key: ConnectionKey, way: Way, reason: &'static str) {
+        self.refuse_request(key, (way != Way::Nothing).then_some(reason));
     }
 
     fn ask_for_new_password(&mut self, key: ConnectionKey, why: &str) {
@@ -350,7 +367,7 @@ impl Monitor {
                         },
                     );
                 }
-                _ => self.refuse_request(key, Some("password")),
+                _ => self.refuse_request(key, Some("password-answers")),
             },
         }
     }

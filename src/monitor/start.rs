@@ -14,6 +14,7 @@ use super::passwords::Checks;
 use super::penalties::Penalties;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
+use super::refusals::Refusals;
 use super::rundir::{Mark, write_pid_file};
 use super::signals::Signals;
 use super::socket::Client;
@@ -89,6 +90,7 @@ impl Monitor {
             readers: super::key_reading::Readers::default(),
             checks: Checks::default(),
             penalties: Penalties::default(),
+            refusals: Refusals::default(),
             key_buffer: Vec::new(),
             drop_lines: Rate::new(8, 1, Instant::now()),
             dropped_lines: 0,

@@ -87,3 +87,18 @@ wire_enum! {
         7 => LineMalformed,
     }
 }
+
+impl Why {
+    /// Its code in the log.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Wrong => "password-wrong",
+            Self::NoPassword => "password-none",
+            Self::Empty => "password-empty",
+            Self::HashUnsupported => "password-hash",
+            Self::HashUnusable => "password-hash-unusable",
+            Self::ExpiredForGood => "password-expired",
+            Self::LineMalformed => "password-line",
+        }
+    }
+}

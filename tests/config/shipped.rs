@@ -165,19 +165,29 @@ fn the_page_of_refusals_names_the_codes_of_the_program() {
             "{code} is on the page only"
         );
     }
-    let allowed = fs::read_to_string(root("src/monitor/allowed.rs")).unwrap();
-    let (_, body) = allowed.split_once("fn code(self)").unwrap();
-    let (body, _) = body.split_once("fn text(self)").unwrap();
-    for code in body.split('"').filter(is_code) {
-        assert!(on_page.contains(&code), "{code} is not in docs/refusals.md");
-    }
-    let about_keys = ["key-", "keys-", "cert-", "principals-", "revoked"];
-    let option = |word: &&str| *word != "cert-authority";
-    for code in source.split('"').filter(is_code).filter(option) {
-        let is_ours = about_keys.iter().any(|prefix| code.starts_with(prefix));
-        assert!(
-            !is_ours || on_page.contains(&code),
-            "{code} is not in docs/refusals.md"
-        );
-    }
+    // Each reason of the program's own table is on the page, and the other way round.
+    let table = fs::read_to_string(root("src/monitor/refusals.rs")).unwrap();
+    let (_, table) = table.split_once("const REASONS").unwrap();
+    let (table, _) = table.split_once("\n];").unwrap();
+    let rows = table
+        .split("(\"")
+        .chain(table.split("(\n        \""))
+        .skip(1);
+    let mut reasons: Vec<&str> = rows
+        .map(|row| row.split('"').next().unwrap())
+        .filter(is_code)
+        .collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert!(reasons.len() > 40, "{reasons:?}");
+    let (_, refused) = page.split_once("## event=refused").unwrap();
+    let (refused, _) = refused.split_once("## event=end").unwrap();
+    let mut listed: Vec<&str> = refused
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| line.split(" | ").next().unwrap().split('`'))
+        .filter(is_code)
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, reasons);
 }

@@ -16,6 +16,7 @@ mod algorithms;
 mod certificates;
 mod clients;
 mod configuration;
+mod fail2ban;
 mod files;
 mod forwarding;
 mod harness;
@@ -38,6 +39,7 @@ fn main() {
         algorithms::CASES,
         certificates::CASES,
         configuration::CASES,
+        fail2ban::CASES,
         files::CASES,
         forwarding::CASES,
         hostile::CASES,

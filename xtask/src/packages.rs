@@ -12,6 +12,7 @@ use crate::run::{self, Failure};
 pub const FOR_TESTS: &[&str] = &[
     "busybox-static",
     "dropbear-bin",
+    "fail2ban",
     "gcc",
     "libc6-dev",
     "openssh-client",
