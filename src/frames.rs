@@ -111,9 +111,16 @@ wire_enum! {
 }
 
 impl NetToMonitor {
-    /// Whether what it holds is to be wiped.
-    pub fn may_hold_password(&self) -> bool {
-        matches!(self, Self::Auth { .. } | Self::AuthResponse { .. })
+    /// What is to be wiped as soon as it was used: what may hold a password, the secret of a key
+    /// exchange, and the keys of a connection that is handed over.
+    pub fn secret(&mut self) -> Option<&mut Bytes> {
+        match self {
+            Self::Sign { exchange } => Some(&mut exchange.shared_secret),
+            Self::Auth { request: secret }
+            | Self::AuthResponse { response: secret }
+            | Self::Frozen { state: secret } => Some(secret),
+            _ => None,
+        }
     }
 }
 

@@ -123,13 +123,15 @@ pub struct Link {
 #[derive(Debug, Default)]
 pub struct Assembly {
     buffer: Vec<u8>,
+    /// Length of the last datagram in it.
+    filled: usize,
     partial: Option<(Header, Vec<u8>, Vec<OwnedFd>)>,
 }
 
 impl Assembly {
     /// What the last datagram was received into, to be wiped after a secret.
     pub fn buffer(&mut self) -> &mut [u8] {
-        &mut self.buffer
+        self.buffer.get_mut(..self.filled).unwrap_or_default()
     }
 }
 
@@ -268,6 +270,7 @@ impl Link {
                     descriptors.extend(rights);
                 }
             }
+            assembly.filled = message.bytes;
             if message.bytes == 0 && descriptors.is_empty() {
                 return Err(LinkError::Closed);
             }
@@ -293,6 +296,7 @@ impl Link {
     /// Gives back the receive buffer's memory; the next `receive` takes it anew.
     pub fn release_buffer(assembly: &mut Assembly) {
         assembly.buffer = Vec::new();
+        assembly.filled = 0;
     }
 }
 

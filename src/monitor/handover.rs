@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use agent_helper::frame::MonitorToHelper;
 use agent_helper::wire::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use zeroize::Zeroize;
 
 use super::connection::{Attempt, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
@@ -194,7 +195,7 @@ impl Monitor {
         net.highest += 1;
         let number = net.highest;
         net.connections.insert(number, key);
-        let frame = ToNet::Adopt {
+        let mut frame = ToNet::Adopt {
             state: hand_over.frozen.take().unwrap_or_default(),
             options: (*hand_over.options).clone(),
             policy: hand_over.policy.clone(),
@@ -203,6 +204,9 @@ impl Monitor {
         descriptors.push(hand_over.session.as_fd());
         self.nets
             .send(&self.poller, target, number, &frame, &descriptors);
+        if let ToNet::Adopt { state, .. } = &mut frame {
+            state.0.zeroize();
+        }
         let (old_net, old_number) = (connection.net, connection.number);
         let permit_pty = hand_over.policy.permit_pty;
         let sftp_audit = hand_over.policy.sftp_audit;

@@ -35,8 +35,11 @@ impl Monitor {
             mut content,
             descriptors,
         } = received;
-        let decoded = NetToMonitor::from_wire(&content);
-        if !matches!(&decoded, Ok(frame) if !frame.may_hold_password()) {
+        let mut decoded = NetToMonitor::from_wire(&content);
+        if decoded
+            .as_mut()
+            .map_or(true, |frame| frame.secret().is_some())
+        {
             content.zeroize();
             self.nets.wipe_buffer(id);
         }
@@ -144,7 +147,10 @@ impl Monitor {
     fn permitted(&mut self, id: NetId, key: ConnectionKey, frame: NetToMonitor) {
         match frame {
             NetToMonitor::Cookie => self.cookie(key),
-            NetToMonitor::Sign { exchange } => self.sign(key, &exchange),
+            NetToMonitor::Sign { mut exchange } => {
+                self.sign(key, &exchange);
+                exchange.shared_secret.0.zeroize();
+            }
             NetToMonitor::Auth { mut request } => {
                 self.authenticate(key, &request);
                 request.0.zeroize();

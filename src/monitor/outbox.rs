@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agent_helper::link::{Link, LinkError};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use crate::limits::{OUTBOX_FRAMES_MAX, OUTBOX_MAX_BYTES};
 
@@ -17,7 +18,7 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct Frame {
     number: u32,
-    content: Vec<u8>,
+    content: Zeroizing<Vec<u8>>,
     offset: usize,
     descriptors: Vec<OwnedFd>,
 }
@@ -35,6 +36,8 @@ impl Outbox {
         content: Vec<u8>,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), LinkError> {
+        // The keys of a connection that is handed over pass through here.
+        let content = Zeroizing::new(content);
         let mut offset = 0;
         if self.waiting.is_empty() {
             offset = push(link, number, &content, 0, descriptors)?;

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use agent_helper::frame::Policy;
 use agent_helper::link::{Link, LinkError};
-use agent_helper::wire::{Bytes, Wire};
+use agent_helper::wire::Bytes;
 use log::LevelFilter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
-use zeroize::Zeroize;
 
 use super::banner;
 use super::client::ClientSocket;
@@ -373,7 +372,7 @@ impl<'a> Connection<'a> {
                 }
                 Event::NeedSignature(exchange) => {
                     self.key_exchange_owed = Some(Owed::Signature);
-                    self.tell(&NetToMonitor::Sign {
+                    self.tell_secret(NetToMonitor::Sign {
                         exchange: *exchange,
                     })?;
                 }
@@ -418,17 +417,12 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As [`Self::tell`], for what may hold a password.
-    fn tell_secret(&self, mut frame: NetToMonitor) -> Result<(), Stop> {
-        let mut content = frame.to_wire();
-        if let NetToMonitor::Auth { request: secret }
-        | NetToMonitor::AuthResponse { response: secret } = &mut frame
-        {
-            secret.0.zeroize();
-        }
-        let sent = self.place.monitor.send_content(self.place.number, &content);
-        content.zeroize();
-        sent.map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
+    /// As [`Self::tell`], for what holds a secret.
+    fn tell_secret(&self, frame: NetToMonitor) -> Result<(), Stop> {
+        self.place
+            .monitor
+            .send_secret(self.place.number, frame)
+            .map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
     }
 
     fn tell(&self, frame: &NetToMonitor) -> Result<(), Stop> {
@@ -517,7 +511,7 @@ impl<'a> Connection<'a> {
                 let frame = NetToMonitor::Frozen {
                     state: state.into(),
                 };
-                match place.monitor.send(place.number, &frame, &[]) {
+                match place.monitor.send_secret(place.number, frame) {
                     Ok(()) => {
                         client.release();
                         return Leave::HandedOver;

@@ -3,7 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use agent_helper::link::{Link, LinkError};
+use agent_helper::wire::Wire;
 use rustix::fd::{AsFd, BorrowedFd};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::frames::NetToMonitor;
 
@@ -46,10 +48,18 @@ impl MonitorLink {
         self.link.send(connection, frame, descriptors, true)
     }
 
-    /// [`Self::send`] for a frame that is encoded already.
-    pub(super) fn send_content(&self, connection: u32, content: &[u8]) -> Result<(), LinkError> {
+    /// As `send`, for a frame with a secret, of which no copy stays here.
+    pub(super) fn send_secret(
+        &self,
+        connection: u32,
+        mut frame: NetToMonitor,
+    ) -> Result<(), LinkError> {
+        let content = Zeroizing::new(frame.to_wire());
+        if let Some(secret) = frame.secret() {
+            secret.0.zeroize();
+        }
         let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        self.link.send_content(connection, content, &[], true)
+        self.link.send_content(connection, &content, &[], true)
     }
 
     /// Sends a frame that may get lost: drops it where the queue is full. For one datagram only.
