@@ -8,5 +8,7 @@ pub mod bodies;
 pub mod client;
 #[path = "../../tests/config/bodies.rs"]
 pub mod config_bodies;
+#[path = "../../tests/vectors/bodies.rs"]
+pub mod credential_bodies;
 #[path = "../../tests/protocol/dialogue.rs"]
 pub mod dialogue;

@@ -9,7 +9,7 @@ use super::algorithms::{Chosen, Kind};
 use super::condition;
 use super::forwarding::{self, ForwardSettings};
 use super::keywords::Keyword;
-use super::lex::{self, Line};
+use super::lex::Line;
 use super::logins;
 use super::methods;
 use super::options::{

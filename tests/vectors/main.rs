@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bodies;
+mod certificates;
 mod ciphers;
 mod exchanges;
 mod key_files;

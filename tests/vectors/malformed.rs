@@ -180,7 +180,7 @@ fn other_types_are_unsupported() {
         "",
         "ssh-dss",
         "ecdsa-sha2-nistp521",
-        "sk-ssh-ed25519@openssh.com",
+        "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
         "ssh-ed25519-cert-v01@openssh.com",
         "rsa-sha2-512",
         "ssh-ed25519\0",
