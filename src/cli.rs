@@ -1,8 +1,10 @@
-//! The command line: `agent serve`, `check`, `keygen`, `drain`, `sftp-server`.
+//! The command line: `agent serve`, `check`, `keygen`, `drain`, `debug`, `sftp-server`.
 //!
 //! Reads arguments, loads what the command needs and hands over. Every error says what happened,
 //! where, and what to do next; nothing here is reachable from the network.
 
+mod debug;
+mod debug_client;
 mod help;
 
 use std::io::{self, Write as _};
@@ -40,6 +42,7 @@ enum Command {
     Check(Check),
     Keygen(keygen::Keygen),
     Drain(Drain),
+    Debug(Debug),
 }
 
 /// Serve connections until SIGTERM.
@@ -89,6 +92,15 @@ struct Check {
 #[argh(subcommand, name = "drain")]
 struct Drain {}
 
+/// Ask the running server of this configuration, or tell it something.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "debug")]
+struct Debug {
+    /// what to ask, with its own options
+    #[argh(positional, greedy)]
+    words: Vec<String>,
+}
+
 /// Entry point of the process in its role as a command.
 pub fn main() -> ExitCode {
     if let Some(status) = sftp_server() {
@@ -123,6 +135,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(check)) => run_check(config, &check),
         Some(Command::Keygen(command)) => keygen::run(config, &command),
         Some(Command::Drain(Drain {})) => run_drain(config),
+        Some(Command::Debug(command)) => debug::run(config, &command.words),
         None => fail(
             "a command is missing: agent serve starts the server, agent --help lists the commands",
         ),

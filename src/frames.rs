@@ -238,6 +238,8 @@ wire_enum! {
         11 => SetLogLevel {
             /// The level.
             level: u8,
+            /// It counts for every connection, whatever their own levels are.
+            forced: bool,
         },
         /// Connection 0: accept no more; end when the last connection ends.
         12 => StopAccepting,

@@ -6,6 +6,8 @@ pub mod authorized_keys;
 pub mod cli;
 pub mod config;
 pub mod confine;
+pub mod debug_frames;
+pub mod debug_http;
 pub mod fault;
 mod footprint;
 pub mod frames;

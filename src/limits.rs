@@ -287,3 +287,48 @@ pub const HOST_CERTIFICATE_MAX_BYTES: u64 = 64 * 1024;
 /// How long the helper may take to say that it can be executed, in milliseconds. It takes a fifth of
 /// one; a product that inspects every new program may take its time.
 pub const HELPER_SELF_TEST_MS: u64 = 3000;
+
+// The debug service.
+
+/// Clients of the debug service at once, those that have not said what they want included: far more
+/// than people look, and each costs a descriptor in two processes.
+pub const DEBUG_CLIENTS_MAX: usize = 64;
+/// Clients that the kernel keeps until its process is there.
+pub const DEBUG_BACKLOG: i32 = 64;
+/// Lines about refused clients in a burst; one a second in the long run.
+pub const DEBUG_REFUSAL_LINES_BURST: u32 = 10;
+/// The same before requests are passed on: one less than the monitor's bound is reached never.
+pub const DEBUG_HTTP_CLIENTS_MAX: usize = 48;
+/// Requests that are answered at once: what tiny_http serves without fail is as many connections as
+/// its pool has threads.
+pub const DEBUG_REQUESTS_AT_ONCE: usize = 4;
+/// Requests at once that may take long (profiles, log streams): one place stays for quick ones.
+pub const DEBUG_SLOW_REQUESTS_MAX: usize = 3;
+/// Line and fields of a request; curl and browsers send a few hundred bytes.
+pub const DEBUG_HEAD_MAX_BYTES: usize = 8 * 1024;
+/// Path and query of a request.
+pub const DEBUG_TARGET_MAX_BYTES: usize = 1024;
+/// Body of a request: a word.
+pub const DEBUG_BODY_MAX_BYTES: usize = 1024;
+/// How long a request may take to arrive whole: it comes over a socket of the same machine.
+pub const DEBUG_HEAD_TIME_MS: u64 = 5_000;
+/// How long a client may leave an answer unread; for each piece, so that no profile is cut short.
+pub const DEBUG_WRITE_TIME_MS: u64 = 30_000;
+/// After a refusal: how long, and how many bytes, a client may still send without losing the answer.
+pub const DEBUG_DRAIN_TIME_MS: u64 = 1_000;
+pub const DEBUG_DRAIN_BYTES: usize = 1024 * 1024;
+/// How long accepting rests without descriptors.
+pub const DEBUG_ACCEPT_REST_MS: u64 = 100;
+/// The debug service's process ends when nobody asked for this long.
+pub const DEBUG_LIFETIME_MS: u64 = 60_000;
+/// Its address space: profiles of a large process have some MiB; stacks are counted too.
+pub const DEBUG_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+/// Its descriptors: two for each client, few others.
+pub const DEBUG_DESCRIPTORS_MAX: u64 = 160;
+/// How long the monitor's answer is waited for: it answers within its turn.
+pub const DEBUG_ANSWER_TIME_MS: u64 = 10_000;
+/// Frames that wait for one client's thread.
+pub const DEBUG_ANSWERS_MAX: usize = 1024;
+/// `agent debug`: how long the server may be silent, and how much it may say.
+pub const CLIENT_TIME_MS: u64 = 15_000;
+pub const CLIENT_RESPONSE_MAX_BYTES: usize = 64 * 1024 * 1024;

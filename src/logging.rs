@@ -67,6 +67,18 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// The level that frames name by a number (0 off to 5 trace).
+pub fn level_filter(number: u8) -> LevelFilter {
+    match number {
+        0 => LevelFilter::Off,
+        1 => LevelFilter::Error,
+        2 => LevelFilter::Warn,
+        3 => LevelFilter::Info,
+        4 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
 /// Makes a peer's bytes fit to be logged: one line, printable, unambiguous (vis(3)'s octal form).
 /// What is longer than the limit is cut and ends in `...`.
 pub fn escape(bytes: &[u8]) -> String {

@@ -21,5 +21,8 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes().starts_with(b"agent: resolve") {
         return agent::resolve::main();
     }
+    if title.as_encoded_bytes() == b"agent: debug" {
+        return agent::debug_http::main();
+    }
     agent::cli::main()
 }

@@ -12,6 +12,7 @@ Commands:
   check     check the configuration and the host keys (like sshd -t)
   keygen    make a key, or print a key's public half or fingerprint
   drain     end the running server with all its connections
+  debug     look inside the running server, change its log level
   sftp-server
             serve files on standard input and output (like OpenSSH's)
 
@@ -93,6 +94,20 @@ Options:
   -Q requests    list the names of requests
 ";
 
+const DEBUG: &str = "\
+Usage: agent [-c FILE] debug COMMAND
+
+Asks the running server of this configuration, over its debug.sock.
+
+Commands:
+  get-log-level         print the level at which is logged
+  set-log-level LEVEL   log at this level, everywhere, until SIGHUP or a restart:
+                        TRACE, DEBUG, INFO, WARN or ERROR
+
+Exit codes: 0; 1 the server refused; 2 this command line is wrong; 3 no server
+answers; 4 no permission; 5 the server does not know this command.
+";
+
 /// The text for the arguments of the process, if they ask for help.
 pub fn asked(arguments: &[String]) -> Option<&'static str> {
     let first = arguments.first().map(String::as_str);
@@ -108,6 +123,7 @@ pub fn asked(arguments: &[String]) -> Option<&'static str> {
             "keygen" => Some(KEYGEN),
             "drain" => Some(DRAIN),
             "sftp-server" => Some(SFTP_SERVER),
+            "debug" => Some(DEBUG),
             _ => None,
         });
     Some(command.unwrap_or(AGENT))

@@ -295,6 +295,7 @@ impl Dump {
         self.flag("debugservice", settings.debug_service.unwrap_or(true));
         self.each("debugallowusers", &settings.debug_allow_users.0);
         self.each("debugallowgroups", &settings.debug_allow_groups.0);
+        self.line("debugprofilemaxseconds", options.debug.profile_max_s);
     }
 }
 

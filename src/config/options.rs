@@ -134,6 +134,18 @@ pub struct Options {
     pub subsystems: Vec<(String, Vec<u8>)>,
     pub authentication_methods: Vec<Vec<String>>,
     pub forwarding: ForwardOptions,
+    pub debug: DebugOptions,
+}
+
+/// The debug service: not part of serving anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebugOptions {
+    pub service: bool,
+    /// Patterns; both lists empty: root and the server's own user only.
+    pub allow_users: Vec<String>,
+    pub allow_groups: Vec<String>,
+    /// DebugProfileMaxSeconds.
+    pub profile_max_s: u32,
 }
 
 impl Options {
@@ -252,6 +264,12 @@ impl Options {
             subsystems: set.subsystems.effective(),
             authentication_methods: set.authentication_methods.unwrap_or_default(),
             forwarding: ForwardOptions::new(settings),
+            debug: DebugOptions {
+                service: set.debug_service.unwrap_or(true),
+                allow_users: set.debug_allow_users.0,
+                allow_groups: set.debug_allow_groups.0,
+                profile_max_s: set.debug_profile_max_s.unwrap_or(300),
+            },
         }
     }
 }

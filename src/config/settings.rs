@@ -76,6 +76,7 @@ settings! { Settings {
     data_dir: Option<PathBuf>,
     debug_allow_groups: Growing<String>,
     debug_allow_users: Growing<String>,
+    debug_profile_max_s: Option<u32>,
     debug_service: Option<bool>,
     deny_groups: Growing<String>,
     deny_users: Growing<String>,
@@ -232,6 +233,9 @@ fn set(
         Keyword::DataDir => to.data_dir = Some(absolute(single(line)?)?),
         Keyword::DebugAllowGroups => to.debug_allow_groups.0 = several(line)?.to_vec(),
         Keyword::DebugAllowUsers => to.debug_allow_users.0 = several(line)?.to_vec(),
+        Keyword::DebugProfileMaxSeconds => {
+            to.debug_profile_max_s = Some(value::number(single(line)?, 1, 86_400)?);
+        }
         Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
         Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
         Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,

@@ -40,6 +40,8 @@ pub struct Confinement {
     pub identity: Option<Identity>,
     /// May accept connections: strangers, and those who connect to a forwarded port.
     pub accepts: bool,
+    /// Runs an HTTP server, which has its own ways with sockets.
+    pub serves_http: bool,
 }
 
 /// Which step failed.

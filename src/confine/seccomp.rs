@@ -51,7 +51,7 @@ pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>,
     }
     // rustix asks the kernel once, by prctl, and remembers: it must not be the first time later.
     let _ = rustix::param::page_size();
-    let Rules { refused, allowed } = rules(confinement.accepts);
+    let Rules { refused, allowed } = rules(confinement.accepts, confinement.serves_http);
     compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
     compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
     Ok(None)
@@ -64,11 +64,14 @@ struct Rules {
     allowed: Vec<Rule>,
 }
 
-fn rules(accepts: bool) -> Rules {
+fn rules(accepts: bool, serves_http: bool) -> Rules {
     let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
     let mut allowed = [ALWAYS, &refused].concat();
     if accepts {
         allowed.push(always(libc::SYS_accept4));
+    }
+    if serves_http {
+        allowed.extend_from_slice(HTTP);
     }
     Rules { refused, allowed }
 }
@@ -251,6 +254,14 @@ const ALWAYS: &[Rule] = &[
     always(arm::PPOLL_TIME64),
 ];
 
+/// What std and tiny_http do with sockets that they were given.
+const HTTP: &[Rule] = &[
+    always(libc::SYS_recvfrom),
+    always(libc::SYS_getsockname),
+    // To nowhere else than where the socket is connected.
+    when(libc::SYS_sendto, &[Is(4, 0)]),
+];
+
 /// What libraries try and can do without: threads by clone3, whose flags a filter cannot see, and
 /// paths (std looks for its own executable when it prints a panic).
 const REFUSED: &[c_long] = &[
@@ -331,7 +342,7 @@ mod tests {
 
     #[test]
     fn both_compilers_decide_alike() {
-        let Rules { refused, allowed } = rules(true);
+        let Rules { refused, allowed } = rules(true, true);
         let pairs = [
             (
                 ours(&refused, own::Otherwise::AllowAndRefuseThese),
@@ -383,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_would_be_a_way_out_ends_the_process() {
-        let allowed = ours(&rules(true).allowed, own::Otherwise::EndTheProcess);
+        let allowed = ours(&rules(true, true).allowed, own::Otherwise::EndTheProcess);
         for number in [
             libc::SYS_execve,
             libc::SYS_execveat,
@@ -415,7 +426,7 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_the_call_alone_does_not() {
-        let allowed = ours(&rules(false).allowed, own::Otherwise::EndTheProcess);
+        let allowed = ours(&rules(false, false).allowed, own::Otherwise::EndTheProcess);
         let verdict = |number: c_long, arguments: [u64; 6]| {
             run(&allowed, call(number), arguments) == SECCOMP_RET_ALLOW
         };

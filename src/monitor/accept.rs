@@ -143,7 +143,7 @@ impl Monitor {
             slot: Some(slot),
             helper: None,
         };
-        crate::logging::set_level(options.log_level);
+        crate::logging::set_level(self.debug.level.unwrap_or(options.log_level));
         log::debug!(
             "Connection from {} on {} port {}",
             connection.place(),

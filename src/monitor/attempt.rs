@@ -59,9 +59,10 @@ impl Monitor {
         let level = attempt.options.log_level;
         if level != connection.log_level {
             connection.log_level = level;
-            logging::set_level(level);
+            logging::set_level(self.debug.level.unwrap_or(level));
             let frame = ToNet::SetLogLevel {
                 level: level_number(level),
+                forced: false,
             };
             let (net, number) = (connection.net, connection.number);
             self.nets.send(&self.poller, net, number, &frame, &[]);

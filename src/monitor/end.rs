@@ -229,11 +229,12 @@ impl Monitor {
                     net.collected = true;
                 }
                 self.nets.doom(id, describe(status));
-            } else if self.nets.was_dying(pid) {
+            } else if !self.debug_collected(pid, failure(status).as_deref())
+                && self.nets.was_dying(pid)
                 // Also of those that were let go: theirs is status 0.
-                if status.exit_status() != Some(0) {
-                    log::error!("net[{}]: {}", pid.as_raw_nonzero(), describe(status));
-                }
+                && let Some(how) = failure(status)
+            {
+                log::error!("net[{}]: {how}", pid.as_raw_nonzero());
             }
         }
     }
@@ -266,6 +267,11 @@ impl Monitor {
             self.end_retired(id);
         }
     }
+}
+
+/// In words, where it did not end as it should.
+fn failure(status: WaitStatus) -> Option<String> {
+    (status.exit_status() != Some(0)).then(|| describe(status))
 }
 
 fn describe(status: WaitStatus) -> String {

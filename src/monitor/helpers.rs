@@ -109,6 +109,9 @@ impl Monitor {
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);
                 helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
                 connection.helper = Some(helper);
+                if self.debug.level.is_some() {
+                    self.tell_helper_level(key);
+                }
                 true
             }
             Err(error) => {

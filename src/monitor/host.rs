@@ -15,6 +15,7 @@ use crate::ssh::crypto::Random;
 /// places. One each, so that none can signal another.
 const NET_ID: u32 = 64310;
 const USERS_NET_ID: u32 = 64311;
+const DEBUG_ID: u32 = 64312;
 const DECOY_ID: u32 = 64313;
 const PASSWORD_ID: u32 = 64314;
 
@@ -95,6 +96,19 @@ impl Host {
             uid: USERS_NET_ID,
             gid: USERS_NET_ID,
         })
+    }
+
+    /// Whom the debug service's process is confined to; `None` without root.
+    pub(super) fn debug_ids(&self) -> Option<Ids> {
+        self.as_root.then_some(Ids {
+            uid: DEBUG_ID,
+            gid: DEBUG_ID,
+        })
+    }
+
+    /// The ids of processes that talk to strangers: none of them may ever use the debug service.
+    pub(super) fn is_confined_id(uid: u32) -> bool {
+        (NET_ID..=PASSWORD_ID).contains(&uid)
     }
 
     /// Whom a process that looks at a password becomes; there is none without root.

@@ -26,6 +26,7 @@ impl Monitor {
         log::info!("Received a signal to stop; terminating.");
         self.notifier.stopping();
         self.listeners.clear();
+        self.close_debug(true);
         self.stopping = true;
         if let Some(path) = &self.generation.options.pid_file {
             super::rundir::remove_pid_file(path);

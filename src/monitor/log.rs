@@ -70,6 +70,11 @@ fn bounded(message: &[u8]) -> String {
     escape(message.get(..LOG_LINE_MAX_BYTES).unwrap_or(message))
 }
 
+/// A line of the debug service's process.
+pub(super) fn log_of_debug(pid: i32, level: u8, message: &[u8]) {
+    log::log!(level_of(level), "debug[{pid}]: {}", bounded(message));
+}
+
 impl Monitor {
     /// A line of a `net`, about one of its connections or about itself.
     pub(super) fn log_of_net(

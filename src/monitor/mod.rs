@@ -13,6 +13,8 @@ mod authenticate;
 mod clock;
 mod connection;
 mod credential;
+mod debug;
+mod debug_socket;
 mod delay;
 mod end;
 mod file_events;
@@ -25,6 +27,7 @@ mod keeper;
 mod key_lines;
 mod key_reading;
 mod keys;
+mod levels;
 mod listeners;
 mod live;
 mod log;
@@ -66,10 +69,10 @@ use crate::allocator;
 use crate::config::{Config, Loaded};
 use crate::footprint;
 use crate::host_keys::HostKey;
-use crate::logging;
 use crate::notify::Notifier;
 
 use connection::{Connection, Generation};
+use debug::Debug;
 use host::Host;
 use ids::{ConnectionKey, Counter};
 use keeper::Split;
@@ -167,6 +170,7 @@ struct Monitor {
     refusals: Refusals,
     readers: Readers,
     checks: Checks,
+    debug: Debug,
     /// For the bytes of key readers.
     key_buffer: Vec<u8>,
     drop_lines: Rate,
@@ -197,6 +201,7 @@ impl Monitor {
             };
             if quiet {
                 self.nets.release_buffers();
+                self.debug.release_buffers();
                 allocator::give_back();
                 self.poller.rest(timeout);
                 self.poller.wait(Some(Duration::ZERO), &mut ready);
@@ -245,6 +250,8 @@ impl Monitor {
             Source::Helper(key) => self.helper_ready(key, event.readable, event.writable),
             Source::Keys(key) => self.keys_ready(key),
             Source::Password(check) => self.check_ready(check),
+            Source::DebugListener => self.debug_wanted(),
+            Source::Debug => self.debug_ready(event.readable, event.writable),
         }
         None
     }
@@ -286,6 +293,8 @@ impl Monitor {
             Deadline::NetHello(id) => self.nets.doom(id, "it never said hello"),
             Deadline::Resume(id) => self.resume_accepting(id),
             Deadline::Restart => self.restart_strangers(),
+            Deadline::DebugHello => self.debug_gone(Some("it never said hello")),
+            Deadline::DebugRestart => self.debug_again(),
         }
     }
 
@@ -297,19 +306,6 @@ impl Monitor {
         } else {
             ExitCode::SUCCESS
         }
-    }
-
-    /// What is logged from here on is about this connection: its LogLevel counts, which `Match` may
-    /// have set.
-    fn speak_of(&self, key: ConnectionKey) {
-        if let Some(connection) = self.connections.get(&key) {
-            logging::set_level(connection.log_level);
-        }
-    }
-
-    /// What is logged from here on is about no connection in particular.
-    fn speak_of_all(&self) {
-        logging::set_level(self.generation.options.log_level);
     }
 
     fn is_finished(&self) -> bool {

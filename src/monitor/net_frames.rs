@@ -12,7 +12,6 @@ use super::connection::Phase;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
 use super::permit::{Stage, Verdict};
-use super::setup::level_number;
 use super::timers::Deadline;
 use crate::frames::{NetToMonitor, ToNet};
 use crate::limits::{ACCEPT_PAUSE_MS, FRAMES_PER_TURN};
@@ -86,9 +85,7 @@ impl Monitor {
         net.greeted = true;
         self.timers.cancel(net.hello.take());
         let strangers = net.role == Role::Strangers;
-        let level = level_number(self.generation.options.log_level);
-        self.nets
-            .send(&self.poller, id, 0, &ToNet::SetLogLevel { level }, &[]);
+        self.tell_level(id);
         if strangers && !self.announced {
             self.announced = true;
             if !missing.is_empty() {

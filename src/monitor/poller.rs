@@ -24,6 +24,10 @@ pub(super) enum Source {
     Keys(ConnectionKey),
     /// A process that looks at a password.
     Password(u64),
+    /// Somebody connects to the debug service.
+    DebugListener,
+    /// The link of the debug service's process.
+    Debug,
 }
 
 const ID_BITS: u32 = 56;
@@ -37,6 +41,8 @@ impl Source {
             Self::Helper(ConnectionKey(id)) => (4, id),
             Self::Keys(ConnectionKey(id)) => (5, id),
             Self::Password(id) => (6, id),
+            Self::DebugListener => (7, 0),
+            Self::Debug => (8, 0),
         };
         tag << ID_BITS | id
     }
@@ -50,6 +56,8 @@ impl Source {
             4 => Self::Helper(ConnectionKey(id)),
             5 => Self::Keys(ConnectionKey(id)),
             6 => Self::Password(id),
+            7 => Self::DebugListener,
+            8 => Self::Debug,
             _ => return None,
         })
     }
@@ -171,6 +179,8 @@ mod tests {
             Source::Helper(ConnectionKey((1 << 56) - 1)),
             Source::Keys(ConnectionKey(0)),
             Source::Password(9),
+            Source::DebugListener,
+            Source::Debug,
         ];
         for source in all {
             assert_eq!(Source::decode(source.encode()), Some(source));

@@ -8,15 +8,15 @@ use super::connection::Generation;
 use super::listeners::Listener;
 use super::nets::Role;
 use super::rundir::{remove_pid_file, write_pid_file};
-use super::setup::level_number;
 use crate::config::{Config, Options};
 use crate::frames::ToNet;
-use crate::{host_keys, logging};
+use crate::host_keys;
 
 impl Monitor {
     pub(super) fn reload(&mut self) {
         log::info!("Received SIGHUP; reading the configuration again.");
         self.notifier.reloading();
+        self.force_log_level(None);
         match self.read_again() {
             Ok((generation, listeners)) => self.replace(generation, listeners),
             Err(errors) => {
@@ -91,8 +91,6 @@ impl Monitor {
                 NewListener::Kept(index) => old.get_mut(index).and_then(Option::take),
             })
             .collect();
-        logging::set_level(generation.options.log_level);
-        let level = level_number(generation.options.log_level);
         // Written anew, as sshd's restart does: scripts wait for it.
         let pid_file = generation.options.pid_file.as_deref();
         if let Some(old) = &self.generation.options.pid_file
@@ -104,6 +102,8 @@ impl Monitor {
             write_pid_file(path);
         }
         self.generation = Rc::new(generation);
+        self.speak_of_all();
+        self.settle_debug();
         let old_nets: Vec<_> = self
             .nets
             .iter()
@@ -111,12 +111,12 @@ impl Monitor {
             .collect();
         self.start_strangers();
         for (id, strangers) in old_nets {
-            let frame = if strangers {
-                ToNet::StopAccepting
+            if strangers {
+                self.nets
+                    .send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
             } else {
-                ToNet::SetLogLevel { level }
-            };
-            self.nets.send(&self.poller, id, 0, &frame, &[]);
+                self.tell_level(id);
+            }
             if let (true, Some(net)) = (strangers, self.nets.get_mut(id)) {
                 net.retired = true;
             }

@@ -60,7 +60,7 @@ impl Drop for Mark {
 }
 
 /// Makes DataDir; an existing one must belong to us or root and be closed to others.
-fn make_directory(path: &Path, as_root: bool) -> std::io::Result<()> {
+pub(super) fn make_directory(path: &Path, as_root: bool) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder
         .recursive(true)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::Generation;
+use super::debug::Debug;
 use super::host::Host;
 use super::ids::{Counter, NetId};
 use super::listeners::Listener;
@@ -91,6 +92,7 @@ impl Monitor {
             checks: Checks::default(),
             penalties: Penalties::default(),
             refusals: Refusals::default(),
+            debug: Debug::new(),
             key_buffer: Vec::new(),
             drop_lines: Rate::new(8, 1, Instant::now()),
             dropped_lines: 0,
@@ -123,6 +125,7 @@ impl Monitor {
         if let Some(path) = &options.pid_file {
             write_pid_file(path);
         }
+        self.settle_debug();
         self.log_listeners();
     }
 

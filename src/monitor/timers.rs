@@ -26,6 +26,10 @@ pub(super) enum Deadline {
     Resume(NetId),
     /// Strangers' `net` is due for a new start.
     Restart,
+    /// The debug service's process has not said hello.
+    DebugHello,
+    /// The debug service may be started again.
+    DebugRestart,
 }
 
 /// Names a deadline, to take it back.

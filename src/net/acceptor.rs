@@ -197,8 +197,8 @@ impl Acceptor<'_> {
             descriptors,
         } = received;
         match ToNet::from_wire(&content)? {
-            ToNet::SetLogLevel { level } if number == 0 => {
-                log::set_max_level(logger::level_filter(level));
+            ToNet::SetLogLevel { level, forced } if number == 0 => {
+                logger::set_process(level, forced);
             }
             ToNet::StopAccepting if number == 0 => {
                 self.listeners.clear();

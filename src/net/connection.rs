@@ -23,6 +23,7 @@ use super::threads::{Leave, Place};
 use super::timers::{Due, Timers};
 use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
 use crate::limits::{FROZEN_BYTES, LAST_WORDS_MS, LINGER_MS};
+use crate::logging::level_filter;
 use crate::ssh::crypto::Random;
 use crate::ssh::{Core, Event, ProtocolError};
 
@@ -51,7 +52,7 @@ pub(super) fn serve_stranger(place: &Place, client: ClientSocket) -> Leave {
         Ok(ToNet::Disconnect { .. }) => return left(CloseReason::Ended, ""),
         Ok(_) | Err(_) => return left(CloseReason::Fault, "no word from the monitor"),
     };
-    logger::set_connection(place.number, logger::level_filter(options.log_level));
+    logger::set_connection(place.number, level_filter(options.log_level));
     client.keep_alive(options.tcp_keepalive);
     begin(place, client, cookie, options).run()
 }
@@ -94,7 +95,7 @@ fn take_over(
         options,
         policy,
     } = adoption;
-    logger::set_connection(place.number, logger::level_filter(options.log_level));
+    logger::set_connection(place.number, level_filter(options.log_level));
     let mut core = match Core::thaw(&state, &options.setup, Random::system()) {
         Ok(core) => core,
         Err(error) => {
@@ -480,8 +481,8 @@ impl<'a> Connection<'a> {
                     .disconnect(reason, &String::from_utf8_lossy(&message));
                 return Err(Stop::closed(CloseReason::Ended, ""));
             }
-            ToNet::SetLogLevel { level } => {
-                logger::set_connection(self.place.number, logger::level_filter(level));
+            ToNet::SetLogLevel { level, .. } => {
+                logger::set_connection(self.place.number, level_filter(level));
             }
             frame => {
                 let (_, name) = frame.kind();

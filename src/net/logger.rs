@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -13,10 +14,17 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use super::monitor_link::MonitorLink;
 use crate::frames::NetToMonitor;
 use crate::limits::{LOG_LINE_MAX_BYTES, LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+use crate::logging::level_filter;
 
 thread_local! {
     static THREAD: Cell<(u32, LevelFilter)> = const { Cell::new((0, LevelFilter::Trace)) };
 }
+
+/// A level for all threads, by its number; [`NONE`]: each has its own.
+static FORCED: AtomicU8 = AtomicU8::new(NONE);
+const NONE: u8 = u8::MAX;
+/// The highest level of any thread so far, by its number.
+static HIGHEST: AtomicU8 = AtomicU8::new(0);
 
 /// Sends this process's log lines over `link`, and says where a panic happened.
 pub(super) fn install(link: Arc<MonitorLink>) {
@@ -40,21 +48,26 @@ pub(super) fn install(link: Arc<MonitorLink>) {
 pub(super) fn set_connection(connection: u32, level: LevelFilter) {
     THREAD.with(|thread| thread.set((connection, level)));
     // Frames cost nothing where nobody asks for them: the process-wide level is the highest of all.
-    if level > log::max_level() {
+    HIGHEST.fetch_max(number_of(level), Ordering::Relaxed);
+    if level > log::max_level() && FORCED.load(Ordering::Relaxed) == NONE {
         log::set_max_level(level);
     }
 }
 
-/// The level of [`ConnectionOptions`](crate::frames::ConnectionOptions) and frames.
-pub(super) fn level_filter(number: u8) -> LevelFilter {
-    match number {
-        0 => LevelFilter::Off,
-        1 => LevelFilter::Error,
-        2 => LevelFilter::Warn,
-        3 => LevelFilter::Info,
-        4 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
-    }
+/// From here on this level counts; `forced`: for all threads, whatever theirs are.
+pub(super) fn set_process(level: u8, forced: bool) {
+    FORCED.store(if forced { level } else { NONE }, Ordering::Relaxed);
+    let highest = if forced {
+        level
+    } else {
+        level.max(HIGHEST.load(Ordering::Relaxed))
+    };
+    log::set_max_level(level_filter(highest));
+}
+
+/// As frames name levels.
+fn number_of(level: LevelFilter) -> u8 {
+    level.to_level().map_or(0, level_number)
 }
 
 struct Logger {
@@ -64,7 +77,11 @@ struct Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        THREAD.with(Cell::get).1 >= metadata.level()
+        let level = match FORCED.load(Ordering::Relaxed) {
+            NONE => THREAD.with(Cell::get).1,
+            forced => level_filter(forced),
+        };
+        level >= metadata.level()
     }
 
     fn log(&self, record: &Record<'_>) {

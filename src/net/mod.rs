@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
     let confinement = Confinement {
         identity: inherited.identity,
         accepts: true,
+        serves_http: false,
     };
     let missing = match confine::confine(&confinement) {
         Ok(missing) => missing,

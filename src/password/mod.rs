@@ -78,6 +78,7 @@ fn answer(request: Request, identity: confine::Identity) -> Verdict {
             let confinement = Confinement {
                 identity: Some(identity),
                 accepts: false,
+                serves_http: false,
             };
             if let Err(error) = confine::confine(&confinement) {
                 return failed(format!("confinement failed: {error}"));

@@ -42,6 +42,7 @@ fn the_page_of_keywords_is_the_table_of_the_program() {
         "DataDir",
         "DebugAllowGroups",
         "DebugAllowUsers",
+        "DebugProfileMaxSeconds",
         "DebugService",
         "HelperMode",
         "HostKeyDir",

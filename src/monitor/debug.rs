@@ -1,0 +1,456 @@
+//! The debug service as the monitor sees it: a process that is there while somebody asks, the
+//! clients that it announces, and what each of them may do.
+//!
+//! Who a client is, the monitor reads from its socket, which comes with the announcement; nothing is
+//! answered for a client that it has not let in.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::wire::Wire;
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+
+use super::Monitor;
+use super::debug_socket::DebugSocket;
+use super::host::Ids;
+use super::nets::restart_delay;
+use super::outbox::Outbox;
+use super::poller::Source;
+use super::rate::Rate;
+use super::setup::level_number;
+use super::timers::{Deadline, TimerId};
+use crate::account;
+use crate::config::options::DebugOptions;
+use crate::debug_frames::{DebugToMonitor, MonitorToDebug};
+use crate::launch::{Launch, launch};
+use crate::limits::{
+    DEBUG_CLIENTS_MAX, DEBUG_REFUSAL_LINES_BURST, FRAMES_PER_TURN, HELLO_TIME_MS, LOG_LINES_BURST,
+    LOG_LINES_PER_SECOND, RESTART_GOOD_MS,
+};
+use crate::pattern;
+
+/// The service: its socket, and its process while there is one.
+#[derive(Debug)]
+pub(super) struct Debug {
+    socket: Option<DebugSocket>,
+    process: Option<Process>,
+    /// Processes in a row that died young.
+    young_deaths: u32,
+    /// Its link ended and it did not yet: how it did, the log still has to say.
+    dying: Option<Pid>,
+    refusal_lines: Rate,
+    /// Asked for over the service; until the configuration is read again.
+    pub level: Option<log::LevelFilter>,
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    link: Link,
+    assembly: Assembly,
+    outbox: Outbox,
+    greeted: bool,
+    hello: Option<TimerId>,
+    started: Instant,
+    logs: Rate,
+    /// Whom the process announced and has not given up; `None`: not let in.
+    clients: BTreeMap<u32, Option<String>>,
+    highest: u32,
+}
+
+impl Debug {
+    pub(super) fn new() -> Self {
+        Self {
+            socket: None,
+            process: None,
+            young_deaths: 0,
+            dying: None,
+            refusal_lines: Rate::new(DEBUG_REFUSAL_LINES_BURST, 1, Instant::now()),
+            level: None,
+        }
+    }
+
+    /// Gives receive buffers back.
+    pub(super) fn release_buffers(&mut self) {
+        if let Some(process) = &mut self.process {
+            Link::release_buffer(&mut process.assembly);
+        }
+    }
+}
+
+/// A client of the service.
+struct Peer {
+    uid: u32,
+    name: Option<String>,
+    /// For the log: `alice (uid 1000, pid 77)`.
+    text: String,
+}
+
+impl Monitor {
+    /// Makes, keeps or removes the socket, as the configuration wants it. Nothing depends on it.
+    pub(super) fn settle_debug(&mut self) {
+        let generation = Rc::clone(&self.generation);
+        let options = &generation.options;
+        let open = is_open(&options.debug);
+        if let Some(socket) = &self.debug.socket {
+            if options.debug.service && socket.is_in(&options.data_dir) {
+                return socket.set_open(open);
+            }
+            self.poller.remove(socket);
+            self.debug.socket = None;
+        }
+        if !options.debug.service {
+            return self.end_debug();
+        }
+        match DebugSocket::make(&options.data_dir, self.host.as_root, open) {
+            Ok(socket) => {
+                self.debug.socket = Some(socket);
+                self.end_debug();
+                self.watch_debug();
+            }
+            Err(error) => log::warn!("no debug service: {error}"),
+        }
+    }
+
+    /// The service ends; `ours`: with its file.
+    pub(super) fn close_debug(&mut self, ours: bool) {
+        if let Some(socket) = self.debug.socket.take() {
+            self.poller.remove(&socket);
+            if !ours {
+                socket.forget();
+            }
+        }
+        self.end_debug();
+    }
+
+    fn watch_debug(&self) {
+        if let Some(socket) = &self.debug.socket {
+            match self.poller.add(socket, Source::DebugListener) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => log::warn!("no debug service: {error}"),
+            }
+        }
+    }
+
+    /// Somebody connects, and no process is there to answer.
+    pub(super) fn debug_wanted(&mut self) {
+        let Some(socket) = &self.debug.socket else {
+            return;
+        };
+        // From here on the process accepts.
+        self.poller.remove(socket);
+        if self.debug.process.is_some() {
+            return;
+        }
+        match self.start_debug() {
+            Ok(process) => self.debug.process = Some(process),
+            Err(error) => {
+                log::error!("the debug service could not be started: {error}");
+                self.retry_debug();
+            }
+        }
+    }
+
+    fn start_debug(&mut self) -> std::io::Result<Process> {
+        let Some(socket) = &self.debug.socket else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let mut environment = vec![CString::new(format!(
+            "AGENT_DATA_DIR={}",
+            self.generation.options.data_dir.display()
+        ))?];
+        if let Some(Ids { uid, gid }) = self.host.debug_ids() {
+            environment.push(CString::new(format!("AGENT_UID={uid}"))?);
+            environment.push(CString::new(format!("AGENT_GID={gid}"))?);
+        }
+        let launched = launch(&Launch {
+            environment: &environment,
+            descriptors: &[theirs.as_fd(), socket.as_fd()],
+            new_session: true,
+            oom_score_adj: self.host.oom_score_adj,
+            ..Launch::new(self.host.own.as_fd(), &[c"agent: debug"])
+        })?;
+        self.poller.add(&ours, Source::Debug)?;
+        let now = Instant::now();
+        let time = Duration::from_millis(HELLO_TIME_MS);
+        Ok(Process {
+            pid: launched.pid,
+            link: Link::new(ours),
+            assembly: Assembly::default(),
+            outbox: Outbox::default(),
+            greeted: false,
+            hello: Some(self.timers.after(time, Deadline::DebugHello)),
+            started: now,
+            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
+            clients: BTreeMap::new(),
+            highest: 0,
+        })
+    }
+
+    /// Ends the process, if there is one: without a link it ends by itself.
+    fn end_debug(&mut self) {
+        if let Some(process) = self.debug.process.take() {
+            self.timers.cancel(process.hello);
+            self.poller.remove(&process.link);
+        }
+    }
+
+    /// The process is gone, or is to go: whoever waits gets a new one, at once unless they keep
+    /// dying. `why`: `None` where its end will say.
+    pub(super) fn debug_gone(&mut self, why: Option<&str>) {
+        let Some(process) = &self.debug.process else {
+            return;
+        };
+        let pid = process.pid;
+        // One that ends because nobody asks has lived for a minute.
+        let young = process.started.elapsed() < Duration::from_millis(RESTART_GOOD_MS);
+        match why {
+            Some(why) => {
+                log::error!("debug[{}] is gone: {why}", pid.as_raw_nonzero());
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            None => self.debug.dying = Some(pid),
+        }
+        self.end_debug();
+        if young {
+            self.retry_debug();
+        } else {
+            self.debug.young_deaths = 0;
+            self.watch_debug();
+        }
+    }
+
+    fn retry_debug(&mut self) {
+        self.debug.young_deaths = self.debug.young_deaths.saturating_add(1);
+        let delay = restart_delay(self.debug.young_deaths);
+        self.timers.after(delay, Deadline::DebugRestart);
+    }
+
+    /// The listener is looked at again.
+    pub(super) fn debug_again(&mut self) {
+        if self.debug.process.is_none() {
+            self.watch_debug();
+        }
+    }
+
+    /// Room or input on the link.
+    pub(super) fn debug_ready(&mut self, readable: bool, writable: bool) {
+        if writable && let Some(process) = &mut self.debug.process {
+            let flushed = process.outbox.flush(&process.link);
+            if process.outbox.is_empty() {
+                let _ = self.poller.want_room(&process.link, Source::Debug, false);
+            }
+            if let Err(error) = flushed {
+                return self.debug_gone(Some(&error.to_string()));
+            }
+        }
+        if !readable {
+            return;
+        }
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(process) = &mut self.debug.process else {
+                return;
+            };
+            match process.link.receive(&mut process.assembly, false) {
+                Ok(None) => return,
+                Ok(Some(received)) => {
+                    if let Err(why) = self.debug_frame(received) {
+                        return self.debug_gone(Some(&why));
+                    }
+                }
+                // How it ended, the collection of the child says.
+                Err(LinkError::Closed) => return self.debug_gone(None),
+                Err(error) => return self.debug_gone(Some(&error.to_string())),
+            }
+        }
+    }
+
+    /// A child was collected; true where it was the debug service's. `failure`: how it ended, where
+    /// it did not end as it should.
+    pub(super) fn debug_collected(&mut self, pid: Pid, failure: Option<&str>) -> bool {
+        if self.debug.dying == Some(pid) {
+            self.debug.dying = None;
+            if let Some(how) = failure {
+                log::error!("debug[{}]: {how}", pid.as_raw_nonzero());
+            }
+            return true;
+        }
+        let ours = self.debug.process.as_ref().is_some_and(|it| it.pid == pid);
+        if ours {
+            self.debug_gone(failure);
+            self.debug.dying = None;
+        }
+        ours
+    }
+
+    fn debug_frame(&mut self, received: Received) -> Result<(), String> {
+        let Received {
+            connection: number,
+            content,
+            descriptors,
+        } = received;
+        let frame = DebugToMonitor::from_wire(&content).map_err(|error| error.to_string())?;
+        let Some(process) = &mut self.debug.process else {
+            return Ok(());
+        };
+        match frame {
+            DebugToMonitor::Hello { build_id } if number == 0 && !process.greeted => {
+                if build_id != crate::BUILD_ID {
+                    return Err("it is of another build".into());
+                }
+                process.greeted = true;
+                self.timers.cancel(process.hello.take());
+                Ok(())
+            }
+            DebugToMonitor::Log { level, message } if number == 0 => {
+                if process.logs.take(Instant::now()) {
+                    let pid = process.pid.as_raw_nonzero();
+                    super::log::log_of_debug(pid.get(), level, &message);
+                }
+                Ok(())
+            }
+            _ if !process.greeted => Err("it did not say hello first".into()),
+            DebugToMonitor::Client => self.debug_client(number, descriptors),
+            frame if !descriptors.is_empty() => {
+                Err(format!("it sent descriptors with {}", frame.kind().1))
+            }
+            DebugToMonitor::Left => {
+                process.clients.remove(&number);
+                Ok(())
+            }
+            frame => match process.clients.get(&number) {
+                Some(Some(who)) => {
+                    let who = who.clone();
+                    self.debug_request(number, &who, frame);
+                    Ok(())
+                }
+                _ => Err(format!("it sent {} for nobody", frame.kind().1)),
+            },
+        }
+    }
+
+    /// A client, to be judged by its socket.
+    fn debug_client(&mut self, number: u32, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let Some(process) = &mut self.debug.process else {
+            return Ok(());
+        };
+        let new = number > process.highest && process.clients.len() < DEBUG_CLIENTS_MAX;
+        let ([socket], true) = (descriptors.as_slice(), new) else {
+            return Err("it announced a client that cannot be".into());
+        };
+        let peer = peer_of(socket).ok_or("it announced a descriptor that is no client")?;
+        let permitted = self.may_debug(&peer);
+        if !permitted && self.debug.refusal_lines.take(Instant::now()) {
+            log::warn!(
+                "debug service: {} is refused; event=debug-refused uid={} reason=not-allowed",
+                peer.text,
+                peer.uid
+            );
+        }
+        if let Some(process) = &mut self.debug.process {
+            process.highest = number;
+            process
+                .clients
+                .insert(number, permitted.then_some(peer.text));
+        }
+        self.tell_debug(number, &MonitorToDebug::Judged { permitted });
+        Ok(())
+    }
+
+    fn may_debug(&self, peer: &Peer) -> bool {
+        let options = &self.generation.options;
+        let own = rustix::process::geteuid().as_raw();
+        if peer.uid == 0 || peer.uid == own {
+            return true;
+        }
+        let privsep = self.host.net_ids(options).map(|ids| ids.uid);
+        if super::host::Host::is_confined_id(peer.uid) || privsep == Some(peer.uid) {
+            return false;
+        }
+        let Some(name) = &peer.name else {
+            return false;
+        };
+        let matches = |name: &str, list: &[String]| {
+            pattern::matches_list(name.as_bytes(), list.join(",").as_bytes()).is_match()
+        };
+        if matches(name, &options.debug.allow_users) {
+            return true;
+        }
+        !options.debug.allow_groups.is_empty()
+            && account::by_uid(peer.uid).is_some_and(|account| {
+                let groups = account::group_names(&account.groups());
+                groups
+                    .iter()
+                    .any(|group| matches(group, &options.debug.allow_groups))
+            })
+    }
+
+    fn debug_request(&mut self, number: u32, who: &str, frame: DebugToMonitor) {
+        match frame {
+            DebugToMonitor::GetLogLevel => {}
+            DebugToMonitor::SetLogLevel { level } => {
+                let level = crate::logging::level_filter(level);
+                // Whatever is logged now and then: who did this is always seen.
+                crate::logging::set_level(log::LevelFilter::Info);
+                log::info!("debug service: log level {level} by order of {who}");
+                self.force_log_level(Some(level));
+            }
+            // The process itself was dealt with; nothing else is left.
+            _ => return,
+        }
+        let level = level_number(self.log_level());
+        self.tell_debug(number, &MonitorToDebug::LogLevel { level });
+    }
+
+    fn tell_debug(&mut self, number: u32, frame: &MonitorToDebug) {
+        let Some(process) = &mut self.debug.process else {
+            return;
+        };
+        let was_empty = process.outbox.is_empty();
+        let sent = process
+            .outbox
+            .send(&process.link, number, frame.to_wire(), &[]);
+        match sent {
+            Ok(()) if was_empty && !process.outbox.is_empty() => {
+                let _ = self.poller.want_room(&process.link, Source::Debug, true);
+            }
+            Ok(()) => {}
+            Err(error) => self.debug_gone(Some(&error.to_string())),
+        }
+    }
+}
+
+/// Whether others than the owner may connect.
+fn is_open(options: &DebugOptions) -> bool {
+    !options.allow_users.is_empty() || !options.allow_groups.is_empty()
+}
+
+/// Who is at the other end, by the kernel's word.
+fn peer_of(socket: &OwnedFd) -> Option<Peer> {
+    let credentials = socket_peercred(socket).ok()?;
+    let uid = credentials.uid.as_raw();
+    let pid = credentials.pid.as_raw_nonzero();
+    let name =
+        account::by_uid(uid).map(|account| String::from_utf8_lossy(&account.name).into_owned());
+    let shown = name.as_deref().map_or("-".to_owned(), |name| {
+        crate::logging::escape_name(name.as_bytes())
+    });
+    Some(Peer {
+        uid,
+        name,
+        text: format!("{shown} (uid {uid}, pid {pid})"),
+    })
+}

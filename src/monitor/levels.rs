@@ -1,0 +1,73 @@
+//! The level at which is logged: of the configuration, of a connection (LogLevel may stand under
+//! `Match`), or, over both, what was asked for while the server runs.
+
+use log::LevelFilter;
+
+use super::Monitor;
+use super::ids::ConnectionKey;
+use super::setup::level_number;
+use crate::frames::ToNet;
+use crate::logging;
+
+impl Monitor {
+    /// What is logged from here on is about this connection.
+    pub(super) fn speak_of(&self, key: ConnectionKey) {
+        let own = self.connections.get(&key).map(|it| it.log_level);
+        if let Some(level) = self.debug.level.or(own) {
+            logging::set_level(level);
+        }
+    }
+
+    /// What is logged from here on is about no connection in particular.
+    pub(super) fn speak_of_all(&self) {
+        logging::set_level(self.log_level());
+    }
+
+    /// The level for what concerns no connection in particular.
+    pub(super) fn log_level(&self) -> LevelFilter {
+        self.debug
+            .level
+            .unwrap_or(self.generation.options.log_level)
+    }
+
+    /// From here on this level counts everywhere, whatever the configuration says; `None`: the
+    /// configuration again.
+    pub(super) fn force_log_level(&mut self, level: Option<LevelFilter>) {
+        self.debug.level = level;
+        self.speak_of_all();
+        let nets: Vec<_> = self.nets.iter().map(|(id, _)| id).collect();
+        for id in nets {
+            self.tell_level(id);
+        }
+        let helpers: Vec<_> = self.connections.keys().copied().collect();
+        for key in helpers {
+            self.tell_helper_level(key);
+        }
+    }
+
+    /// Tells a `net` at which level it logs.
+    pub(super) fn tell_level(&mut self, id: super::ids::NetId) {
+        let frame = ToNet::SetLogLevel {
+            level: level_number(self.log_level()),
+            forced: self.debug.level.is_some(),
+        };
+        self.nets.send(&self.poller, id, 0, &frame, &[]);
+    }
+
+    /// Tells a connection's helper at which level it logs.
+    pub(super) fn tell_helper_level(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let level = self.debug.level.unwrap_or(connection.log_level);
+        let frame = agent_helper::frame::MonitorToHelper::SetLogLevel {
+            level: level_number(level),
+        };
+        let Some(helper) = &mut connection.helper else {
+            return;
+        };
+        if let Err(error) = helper.send(&self.poller, key, &frame, &[]) {
+            self.helper_lost(key, &error.to_string());
+        }
+    }
+}
