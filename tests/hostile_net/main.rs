@@ -10,6 +10,7 @@
 mod certificates;
 mod client;
 mod floods;
+mod forwards;
 mod helper_frames;
 mod lines;
 mod methods;
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
     if title.starts_with(b"agent-helper") {
         return puppet::helper();
     }
+    if title.starts_with(b"agent: resolve") {
+        return agent::resolve::main();
+    }
     if title == b"agent: password" {
         return agent::password::main();
     }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         methods::TESTS,
         floods::TESTS,
         restricted::TESTS,
+        forwards::TESTS,
         helper_frames::TESTS,
     ])
 }

@@ -24,8 +24,8 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A login with a restricted key, in the hands of a puppet, with its session socket.
-struct Login {
-    world: World,
+pub struct Login {
+    pub world: World,
     _strangers: Puppet,
     _users: Puppet,
     _connection: Connection,
@@ -33,7 +33,7 @@ struct Login {
     assembly: Assembly,
 }
 
-fn log_in(options: &str, config: &str) -> Login {
+pub fn log_in(options: &str, config: &str) -> Login {
     let (key, name) = (new_key(), user());
     let setting = Setting {
         config: config.into(),
@@ -69,11 +69,11 @@ fn log_in(options: &str, config: &str) -> Login {
 }
 
 impl Login {
-    fn say(&self, frame: &NetToSession) {
+    pub fn say(&self, frame: &NetToSession) {
         self.session.send(0, frame, &[], true).unwrap();
     }
 
-    fn hear(&mut self) -> Option<(SessionToNet, Vec<OwnedFd>)> {
+    pub fn hear(&mut self) -> Option<(SessionToNet, Vec<OwnedFd>)> {
         let mut polled = [PollFd::new(&self.session, PollFlags::IN)];
         let count = poll(&mut polled, Some(&timespec(PATIENCE))).unwrap();
         assert_eq!(count, 1, "the helper says nothing");
