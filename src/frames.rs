@@ -96,6 +96,11 @@ wire_enum! {
             /// errno.
             errno: i32,
         },
+        /// Prove that this host key is ours (hostkeys-prove-00@openssh.com).
+        12 => Prove {
+            /// The key's blob.
+            key: Bytes,
+        },
         /// What the peer said of itself; once, after the version exchange.
         10 => ClientVersion {
             /// V_C.
@@ -240,6 +245,13 @@ wire_enum! {
             level: u8,
             /// It counts for every connection, whatever their own levels are.
             forced: bool,
+        },
+        /// To [`NetToMonitor::Prove`].
+        17 => Proof {
+            /// The key's blob.
+            key: Bytes,
+            /// The signature blob; empty where there is none.
+            signature: Bytes,
         },
         /// Connection 0: accept no more; end when the last connection ends.
         12 => StopAccepting,

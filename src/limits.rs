@@ -107,6 +107,8 @@ pub const KEX_VALUE_MAX_BYTES: usize = 8 * 1024;
 pub const SIGNATURES_BURST: u32 = 1000;
 /// Key exchanges per second on one connection in the long run.
 pub const SIGNATURES_PER_SECOND: u32 = 1000;
+/// Proofs of host keys on one connection: more than there are types.
+pub const PROOFS_MAX: u32 = 16;
 /// RSA signatures waiting for the worker: each takes milliseconds, and a connection asks for one at a time.
 pub const WORKER_QUEUE_MAX: usize = 1024;
 

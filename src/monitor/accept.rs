@@ -137,6 +137,8 @@ impl Monitor {
             conduct: Conduct::Silent,
             log_level: options.log_level,
             session_id: Vec::new(),
+            signs_with: Vec::new(),
+            proven: Vec::new(),
             host_key: Vec::new(),
             client_version: Vec::new(),
             grace,

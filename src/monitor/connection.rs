@@ -60,6 +60,10 @@ pub(super) struct Connection {
     pub signing: bool,
     /// H of the first exchange, computed here.
     pub session_id: Vec<u8>,
+    /// The algorithm that signed the last exchange.
+    pub signs_with: Vec<u8>,
+    /// Blobs of host keys that were proven: each is once.
+    pub proven: Vec<Vec<u8>>,
     /// K_S of the first exchange, for host-bound signatures.
     pub host_key: Vec<u8>,
     pub client_version: Vec<u8>,

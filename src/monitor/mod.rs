@@ -41,6 +41,7 @@ mod penalties;
 mod permit;
 mod policy;
 mod poller;
+mod proofs;
 mod rate;
 mod refusals;
 mod reload;

@@ -169,6 +169,7 @@ impl Monitor {
                     self.log_of_net(id, Some(key), level, &message);
                 }
             }
+            NetToMonitor::Prove { key: blob } => self.prove(key, &blob),
             NetToMonitor::ClientVersion { version } => self.client_version(key, version.0),
             NetToMonitor::Hello { .. }
             | NetToMonitor::Accept

@@ -3,7 +3,7 @@
 //! OpenSSH's monitor is the model: a compromised `net` that asks for anything out of turn ends its
 //! connection and is logged as an attack. The table is the only place that says what is allowed.
 
-use crate::limits::{AUTH_REQUESTS_MAX, SIGNATURES_BURST, SIGNATURES_PER_SECOND};
+use crate::limits::{AUTH_REQUESTS_MAX, PROOFS_MAX, SIGNATURES_BURST, SIGNATURES_PER_SECOND};
 
 use super::rate::Rate;
 
@@ -52,7 +52,7 @@ pub(super) enum Verdict {
 use Allowance::{Always, AtMost, Exchanges, Ignored, Never};
 
 /// Kinds of `NetToMonitor` by tag; the columns are the stages in order.
-const TABLE: [(u8, [Allowance; STAGES]); 11] = [
+const TABLE: [(u8, [Allowance; STAGES]); 12] = [
     // Hello: about the process, never about a connection.
     (1, [Never, Never, Never, Never, Never, Ignored]),
     // Accept makes a connection; a second one under the same number is a lie.
@@ -104,6 +104,11 @@ const TABLE: [(u8, [Allowance; STAGES]); 11] = [
             Never,
             Ignored,
         ],
+    ),
+    // Prove: once for each key, which its subject counts.
+    (
+        12,
+        [Never, Never, Never, Never, AtMost(PROOFS_MAX), Ignored],
     ),
 ];
 
@@ -186,7 +191,7 @@ mod tests {
         assert_eq!(permitted(Stage::Exchanged), [3, 4, 5, 7, 8]);
         assert_eq!(permitted(Stage::Authenticating), [3, 4, 5, 7, 8, 11]);
         assert_eq!(permitted(Stage::HandingOver), [6, 7, 8]);
-        assert_eq!(permitted(Stage::Live), [3, 4, 7, 8]);
+        assert_eq!(permitted(Stage::Live), [3, 4, 7, 8, 12]);
         assert_eq!(permitted(Stage::Ending), [7]);
     }
 
@@ -195,7 +200,7 @@ mod tests {
         for stage in ALL {
             for tag in 0..=u8::MAX {
                 let verdict = first(tag, stage);
-                let known = (1..=11).contains(&tag);
+                let known = (1..=12).contains(&tag);
                 if stage == Stage::Ending && known && tag != 2 && tag != 7 {
                     assert_eq!(verdict, Verdict::Dropped, "{stage:?} {tag}");
                 } else if verdict != Verdict::Permitted {

@@ -10,7 +10,7 @@ use super::Monitor;
 use super::connection::Connection;
 use super::ids::ConnectionKey;
 use super::permit::Stage;
-use super::worker::{Done, Job};
+use super::worker::{Done, Job, Purpose};
 use crate::frames::{Exchange, ToNet};
 use crate::host_keys::HostKey;
 use crate::limits::{IDENT_BYTES, KEX_VALUE_MAX_BYTES, KEXINIT_MAX_BYTES};
@@ -60,13 +60,16 @@ impl Monitor {
             Some(plain) => plain.as_bytes(),
             None => &exchange.host_key_algorithm,
         };
+        connection.signs_with = algorithm.to_vec();
+        let purpose = Purpose::Exchange;
         if key_type == KeyType::Rsa {
             connection.signing = true;
             let job = Job {
                 connection: key,
+                purpose,
                 key: host_key,
                 algorithm: algorithm.to_vec(),
-                exchange_hash,
+                data: exchange_hash,
             };
             if !self.worker.submit(job) {
                 self.cut_off(key);
@@ -78,12 +81,16 @@ impl Monitor {
             .sign(algorithm, &exchange_hash, &self.host.random);
         self.signed(Done {
             connection: key,
+            purpose,
             signature,
         });
     }
 
     /// A signature is made: to the connection, if it is still there.
     pub(super) fn signed(&mut self, done: Done) {
+        if let Purpose::Proof(blob) = done.purpose {
+            return self.proved(done.connection, blob, done.signature);
+        }
         let Some(connection) = self.connections.get_mut(&done.connection) else {
             return;
         };

@@ -15,19 +15,30 @@ use crate::host_keys::HostKey;
 use crate::limits::WORKER_QUEUE_MAX;
 use crate::ssh::crypto::{CryptoError, Random};
 
+/// What a signature is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A key exchange.
+    Exchange,
+    /// To prove the host key with this blob.
+    Proof(Vec<u8>),
+}
+
 /// A signature to be made.
 #[derive(Debug)]
 pub(super) struct Job {
     pub connection: ConnectionKey,
+    pub purpose: Purpose,
     pub key: Arc<HostKey>,
     pub algorithm: Vec<u8>,
-    pub exchange_hash: Vec<u8>,
+    pub data: Vec<u8>,
 }
 
 /// A signature that was made.
 #[derive(Debug)]
 pub(super) struct Done {
     pub connection: ConnectionKey,
+    pub purpose: Purpose,
     pub signature: Result<Vec<u8>, CryptoError>,
 }
 
@@ -87,13 +98,11 @@ impl Worker {
         let work = move || {
             let random = Random::system();
             for job in jobs {
-                let signature = job
-                    .key
-                    .private
-                    .sign(&job.algorithm, &job.exchange_hash, &random);
+                let signature = job.key.private.sign(&job.algorithm, &job.data, &random);
                 if results
                     .send(Done {
                         connection: job.connection,
+                        purpose: job.purpose,
                         signature,
                     })
                     .is_err()

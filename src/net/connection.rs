@@ -16,9 +16,10 @@ use rustix::io::Errno;
 
 use super::banner;
 use super::client::ClientSocket;
+use super::host_keys::HostKeys;
 use super::logger;
 use super::memory;
-use super::service::{Service, ServiceError, Spot};
+use super::service::{Act, Service, ServiceError, Spot};
 use super::threads::{Leave, Place};
 use super::timers::{Due, Timers};
 use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
@@ -105,7 +106,9 @@ fn take_over(
     };
     core.auth_success();
     let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
-    let service = Service::new(helper, policy, wants_eow);
+    let host_keys = HostKeys::new(&options.setup.host_keys);
+    let service = Service::new(helper, policy, host_keys, wants_eow);
+    service.announce(&mut core);
     let mut connection = Connection::new(place, client, core, &options, Some(service));
     connection.timers.logged_in(Instant::now());
     Ok(connection)
@@ -402,6 +405,11 @@ impl<'a> Connection<'a> {
                         return Err(Stop::closed(CloseReason::Fault, "a channel before login"));
                     };
                     match service.event(event) {
+                        Ok(Act::Prove(keys)) => {
+                            for key in keys {
+                                self.tell(&NetToMonitor::Prove { key: key.into() })?;
+                            }
+                        }
                         Ok(act) => service.apply(act, &mut self.core),
                         Err(error) => return Err(service_failed(&mut self.core, error)),
                     }
@@ -480,6 +488,13 @@ impl<'a> Connection<'a> {
                 self.core
                     .disconnect(reason, &String::from_utf8_lossy(&message));
                 return Err(Stop::closed(CloseReason::Ended, ""));
+            }
+            ToNet::Proof { key, signature } => {
+                let service = self.service.as_mut();
+                let wanted = service.is_some_and(|it| it.proved(&mut self.core, &key, &signature));
+                if !wanted {
+                    return Err(Stop::closed(CloseReason::Fault, "a proof out of turn"));
+                }
             }
             ToNet::SetLogLevel { level, .. } => {
                 logger::set_connection(self.place.number, level_filter(level));

@@ -14,6 +14,7 @@ mod descriptors;
 mod forward_requests;
 mod forwards;
 mod helper_queue;
+mod host_keys;
 mod inherited;
 mod logger;
 mod mailbox;

@@ -14,6 +14,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
 use super::forwards::{Answered, Forwards, Listening};
 use super::helper_queue::HelperQueue;
+use super::host_keys::{HostKeys, Progress};
 use super::session::consumed;
 use super::sessions::{Opening, Sessions, Verdict};
 use super::streams::Side;
@@ -50,6 +51,7 @@ pub(super) struct Service {
     sessions: Sessions,
     forwards: Forwards,
     replies: Replies,
+    host_keys: HostKeys,
     may_forward: MayForward,
     forwards_first: bool,
 }
@@ -85,10 +87,12 @@ pub(super) enum Act {
     /// All sessions' requests for the agent have this answer.
     AgentAnswered(bool),
     GlobalReplies,
+    /// The monitor is to prove these host keys.
+    Prove(Vec<Vec<u8>>),
 }
 
 impl Service {
-    pub(super) fn new(helper: Link, policy: Policy, wants_eow: bool) -> Self {
+    pub(super) fn new(helper: Link, policy: Policy, host_keys: HostKeys, wants_eow: bool) -> Self {
         let forwarding = &policy.forwarding;
         let may_forward = MayForward {
             tcp_local: forwarding.tcp_local,
@@ -102,9 +106,37 @@ impl Service {
             sessions: Sessions::new(policy, wants_eow),
             forwards: Forwards::default(),
             replies: Replies::default(),
+            host_keys,
             may_forward,
             forwards_first: false,
         }
+    }
+
+    /// Tells the client which host keys there are, so that it learns the new ones in time.
+    pub(super) fn announce(&self, core: &mut Core) {
+        let keys = self.host_keys.announcement();
+        if !keys.is_empty() {
+            core.send_global_request(b"hostkeys-00@openssh.com", false, &keys);
+        }
+    }
+
+    /// A proof that [`Act::Prove`] asked for; false: nobody did.
+    pub(super) fn proved(&mut self, core: &mut Core, key: &[u8], signature: &[u8]) -> bool {
+        let Some(progress) = self.host_keys.proved(key, signature) else {
+            return false;
+        };
+        if let Progress::Done(proofs) = progress {
+            let waiting = self
+                .replies
+                .0
+                .iter_mut()
+                .find(|it| matches!(it, Reply::Proofs));
+            if let Some(reply) = waiting {
+                *reply = Reply::Known(!proofs.is_empty(), proofs);
+            }
+            self.replies.flush(core);
+        }
+        true
     }
 
     /// No more of the client's messages can be served now.
@@ -206,8 +238,21 @@ impl Service {
                 want_reply,
                 extra,
             } => {
-                self.global_request(name, want_reply, extra)?;
-                Act::GlobalReplies
+                if name == b"hostkeys-prove-00@openssh.com" && want_reply {
+                    match self.host_keys.ask(extra) {
+                        Some(asked) => {
+                            self.replies.0.push_back(Reply::Proofs);
+                            Act::Prove(asked)
+                        }
+                        None => {
+                            self.replies.0.push_back(Reply::known(false));
+                            Act::GlobalReplies
+                        }
+                    }
+                } else {
+                    self.global_request(name, want_reply, extra)?;
+                    Act::GlobalReplies
+                }
             }
             _ => Act::Nothing,
         })
@@ -216,7 +261,8 @@ impl Service {
     /// Does what [`Service::event`] left to do.
     pub(super) fn apply(&mut self, act: Act, core: &mut Core) {
         match act {
-            Act::Nothing => {}
+            // Its caller's: the monitor is none of ours.
+            Act::Nothing | Act::Prove(_) => {}
             Act::OpenSession(channel) => {
                 let window = self.window();
                 self.sessions.open(core, channel, window);
@@ -398,15 +444,17 @@ struct Replies(VecDeque<Reply>);
 
 #[derive(Debug)]
 enum Reply {
-    /// Whether it succeeded, and the port to name.
-    Known(bool, Option<u16>),
+    /// Whether it succeeded, and what the answer carries.
+    Known(bool, Vec<u8>),
     /// The helper is asked to listen under this number.
     Later(u32),
+    /// Host keys are being proven.
+    Proofs,
 }
 
 impl Reply {
     fn known(success: bool) -> Self {
-        Self::Known(success, None)
+        Self::Known(success, Vec::new())
     }
 }
 
@@ -418,14 +466,14 @@ impl Replies {
             .find(|reply| matches!(reply, Reply::Later(number) if *number == listening.number));
         if let Some(reply) = waiting {
             let named = listening.port.filter(|(_, open)| *open);
-            *reply = Reply::Known(listening.port.is_some(), named.map(|(port, _)| port));
+            let port = named.map(|(port, _)| u32::from(port).to_be_bytes().to_vec());
+            *reply = Reply::Known(listening.port.is_some(), port.unwrap_or_default());
         }
     }
 
     fn flush(&mut self, core: &mut Core) {
-        while let Some(Reply::Known(success, port)) = self.0.front() {
-            let extra = port.map(|port| u32::from(port).to_be_bytes());
-            core.global_reply(*success, extra.as_ref().map_or(&[], |port| &port[..]));
+        while let Some(Reply::Known(success, extra)) = self.0.front() {
+            core.global_reply(*success, extra);
             self.0.pop_front();
         }
         if self.0.is_empty() {

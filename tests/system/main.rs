@@ -21,6 +21,7 @@ mod files;
 mod forwarding;
 mod harness;
 mod hostile;
+mod housekeeping;
 mod keys;
 mod lifetime;
 mod login;
@@ -43,6 +44,7 @@ fn main() {
         files::CASES,
         forwarding::CASES,
         hostile::CASES,
+        housekeeping::CASES,
         keys::CASES,
         lifetime::CASES,
         login::CASES,

@@ -1,0 +1,61 @@
+//! What a connection does besides sessions and forwards: host keys, ends of what is idle.
+
+use std::fs;
+use std::process::Command;
+
+use crate::accounts::User;
+use crate::clients;
+use crate::harness::{Case, World};
+use crate::server::Server;
+
+pub const CASES: &[Case] = &[Case::new(
+    "housekeeping::host_keys_are_learned",
+    host_keys_are_learned,
+)];
+
+/// A client that knows one key, `known`, and updates its file.
+fn updating(server: &Server, user: &User, known: &str, algorithms: &str) -> Command {
+    let mut ssh = Command::new("ssh");
+    for word in clients::ssh(server, user).get_args() {
+        let word = word.to_str().unwrap();
+        ssh.arg(word.replace("UserKnownHostsFile=/dev/null", known));
+    }
+    let algorithms = format!("HostKeyAlgorithms={algorithms}");
+    ssh.args(["-o", &algorithms, "-o", "UpdateHostKeys=yes", "sleep 1"]);
+    ssh
+}
+
+/// Every key is announced and proven, whichever signed the exchange, RSA with both hashes.
+fn host_keys_are_learned(world: &World) {
+    let user = world.user();
+    let lines: Vec<String> = ["ecdsa256", "rsa"]
+        .map(|name| format!("HostKey {}", world.host_key(name).display()))
+        .into();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let server = world.server(&lines);
+    for first in [
+        "ssh-ed25519",
+        "ecdsa-sha2-nistp256",
+        "rsa-sha2-256",
+        "rsa-sha2-512",
+    ] {
+        let file = world.directory.join(format!("known-{first}"));
+        let known = format!("UserKnownHostsFile={}", file.display());
+        // At the first connection a client trusts the one key that it sees.
+        let all = format!("{first},ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-256,rsa-sha2-512");
+        for _ in 0..2 {
+            clients::run(&mut updating(&server, &user, &known, &all)).success();
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let mut types: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .collect();
+        types.sort_unstable();
+        assert_eq!(
+            types,
+            ["ecdsa-sha2-nistp256", "ssh-ed25519", "ssh-rsa"],
+            "{first}"
+        );
+    }
+}
