@@ -4,6 +4,7 @@ pub mod account;
 pub mod allocator;
 pub mod authorized_keys;
 pub mod cli;
+pub mod client_name;
 pub mod config;
 pub mod confine;
 pub mod debug_frames;

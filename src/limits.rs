@@ -139,6 +139,10 @@ pub const TERMINALS_PER_CONNECTION_MAX: usize = 64;
 /// Sessions with records on one connection.
 pub const SESSIONS_PER_CONNECTION_MAX: usize = 1024;
 
+/// How long the name of a client is looked up (UseDNS): what resolvers take for one server.
+pub const CLIENT_NAME_TIME_MS: u64 = 10_000;
+/// Such look-ups at once.
+pub const CLIENT_NAMES_MAX: usize = 16;
 /// Refusals that are remembered for whoever asks why: a day of mistakes, minutes of an attack.
 pub const REFUSALS_REMEMBERED: usize = 128;
 /// Bytes of a name that is remembered with a refusal; accounts' names are shorter.

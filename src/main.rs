@@ -24,5 +24,8 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes() == b"agent: debug" {
         return agent::debug_http::main();
     }
+    if title.as_encoded_bytes() == b"agent: name" {
+        return agent::client_name::main();
+    }
     agent::cli::main()
 }

@@ -331,7 +331,7 @@ fn set(
         Keyword::TrustedUserCaKeys => {
             to.trusted_user_ca_keys = Some(path_or_none(single(line)?)?);
         }
-        Keyword::UseDns => to.use_dns = Some(use_dns(single(line)?, warn)?),
+        Keyword::UseDns => to.use_dns = Some(value::yes_no(single(line)?)?),
         Keyword::VersionAddendum => to.version_addendum = Some(version_addendum(line)?),
         Keyword::Include | Keyword::Match => {
             unreachable!("invariant: the reader takes Include and Match itself")
@@ -598,14 +598,6 @@ fn syslog_facility(text: &str) -> Parsed<&'static str> {
 }
 
 /// Names of clients are not looked up yet: what is written for names matches nobody then.
-fn use_dns(text: &str, warn: &mut dyn FnMut(String)) -> Parsed<bool> {
-    let wanted = value::yes_no(text)?;
-    if wanted {
-        warn("clients' names are not looked up yet; patterns see addresses only".to_owned());
-    }
-    Ok(wanted)
-}
-
 fn version_addendum(line: &Line<'_>) -> Parsed<String> {
     let text = value::none_or(rest_of_line(line)?).unwrap_or("");
     // The identification line must stay one line of at most 255 bytes (RFC 4253 section 4.2).

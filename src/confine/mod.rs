@@ -83,6 +83,19 @@ pub fn confine(confinement: &Confinement) -> Result<Vec<&'static str>, ConfineEr
     Ok(missing)
 }
 
+/// Gives up ids and capabilities and nothing else: for a process that still needs files and sockets.
+///
+/// # Errors
+///
+/// A step failed: the process must not go on.
+pub fn give_up_rights(identity: Option<Identity>) -> Result<(), ConfineError> {
+    forbid_files_and_cores()?;
+    if let Some(identity) = identity {
+        privileges::become_identity(identity)?;
+    }
+    privileges::give_up()
+}
+
 /// No file grows (there should be none), and no memory image is ever written.
 fn forbid_files_and_cores() -> Result<(), ConfineError> {
     let none = || Rlimit {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Monitor;
 use super::connection::{Connection, Generation, Phase};
 use super::ids::{ConnectionKey, NetId};
+use super::names::ClientName;
 use super::nets::Role;
 use super::penalties::{Conduct, Offence};
 use super::permit::Permit;
@@ -135,6 +136,7 @@ impl Monitor {
             cookie: Some(cookie),
             signing: false,
             conduct: Conduct::Silent,
+            client_name: ClientName::Unknown,
             log_level: options.log_level,
             session_id: Vec::new(),
             signs_with: Vec::new(),
@@ -157,6 +159,9 @@ impl Monitor {
             process.connections.insert(number, key);
         }
         self.nets.send(&self.poller, net, number, &frame, &[]);
+        if options.use_dns {
+            self.seek_name(key);
+        }
     }
 
     /// Start-up limits; the error is what the client is told.

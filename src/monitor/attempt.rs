@@ -132,7 +132,7 @@ impl Monitor {
             groups: if unknown { &[] } else { &group_names },
             invalid_user: unknown,
             address: ends.peer.ip(),
-            host: None,
+            host: connection.name(),
             local_address: ends.local.ip(),
             local_port: ends.local.port(),
         });
@@ -145,7 +145,7 @@ impl Monitor {
             expired: state.is_expired(super::today()),
             shell: shell_state(account.shell()),
             address: ends.peer.ip(),
-            host: None,
+            host: connection.name(),
             only_uid: self.host.only_uid,
         };
         let refusal = match allowed::check(&facts, &options) {

@@ -62,6 +62,9 @@ impl Monitor {
         if request.len() > AUTH_REQUEST_MAX_BYTES {
             return self.disconnect(key, PROTOCOL_ERROR, "authentication request too long");
         }
+        if self.waits_for_name(key, request) {
+            return;
+        }
         let decoded = match AuthRequest::decode(request) {
             Ok(decoded) => decoded,
             Err(error) => return self.disconnect(key, PROTOCOL_ERROR, &error.to_string()),
@@ -184,7 +187,7 @@ impl Monitor {
         };
         let client = Client {
             address: connection.ends.peer.ip(),
-            host: None,
+            host: connection.name().map(str::to_owned),
             now_s: super::now_s(),
         };
         let Some(attempt) = connection.attempt() else {

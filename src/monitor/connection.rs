@@ -16,6 +16,7 @@ use super::ids::NetId;
 use super::keys::KeySearch;
 use super::lookup::Lookup;
 use super::methods::{Methods, Way};
+use super::names::ClientName;
 use super::penalties::Conduct;
 use super::permit::{Permit, Stage};
 use super::rate::Rate;
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub ends: Ends,
     pub started: Instant,
     pub generation: Rc<Generation>,
+    /// For patterns of host names.
+    pub client_name: ClientName,
     /// What its address answers for when it ends.
     pub conduct: Conduct,
     /// LogLevel for it: of the main part, later of the user's Match blocks too.

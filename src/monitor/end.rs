@@ -71,7 +71,8 @@ impl Monitor {
         self.nets
             .send(&self.poller, connection.net, connection.number, &frame, &[]);
         self.stop_reading(key);
-        self.forget_check(key);
+        self.checks.forget(key);
+        self.names.forget(key);
         self.drop_helper(key);
         self.end_soon(key);
     }
@@ -115,7 +116,8 @@ impl Monitor {
     /// Gives back everything that a connection held.
     fn forget(&mut self, key: ConnectionKey) {
         self.stop_reading(key);
-        self.forget_check(key);
+        self.checks.forget(key);
+        self.names.forget(key);
         self.end_sessions(key);
         self.drop_helper(key);
         let Some(mut connection) = self.connections.remove(&key) else {

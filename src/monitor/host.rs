@@ -18,6 +18,7 @@ const USERS_NET_ID: u32 = 64311;
 const DEBUG_ID: u32 = 64312;
 const DECOY_ID: u32 = 64313;
 const PASSWORD_ID: u32 = 64314;
+const NAME_ID: u32 = 64315;
 
 /// A user and a group to be confined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,14 @@ impl Host {
             uid: PASSWORD_ID,
             gid: PASSWORD_ID,
         }
+    }
+
+    /// Whom a process that looks up a client's name becomes; `None` without root.
+    pub(super) fn name_ids(&self) -> Option<Ids> {
+        self.as_root.then_some(Ids {
+            uid: NAME_ID,
+            gid: NAME_ID,
+        })
     }
 
     /// Whose rights the walk for an unknown user has.

@@ -33,8 +33,10 @@ mod live;
 mod log;
 mod lookup;
 mod methods;
+mod names;
 mod net_frames;
 mod nets;
+mod one_shot;
 mod outbox;
 mod passwords;
 mod penalties;
@@ -80,7 +82,7 @@ use keeper::Split;
 use key_reading::Readers;
 use listeners::Listener;
 use nets::Nets;
-use passwords::Checks;
+use one_shot::OneShots;
 use penalties::Penalties;
 use poller::{Poller, Ready, Source};
 use rate::Rate;
@@ -170,8 +172,11 @@ struct Monitor {
     penalties: Penalties,
     refusals: Refusals,
     readers: Readers,
-    checks: Checks,
     debug: Debug,
+    /// Processes that look at passwords.
+    checks: OneShots,
+    /// Processes that look up names of clients.
+    names: OneShots,
     /// For the bytes of key readers.
     key_buffer: Vec<u8>,
     drop_lines: Rate,
@@ -253,6 +258,7 @@ impl Monitor {
             Source::Password(check) => self.check_ready(check),
             Source::DebugListener => self.debug_wanted(),
             Source::Debug => self.debug_ready(event.readable, event.writable),
+            Source::Name(number) => self.name_ready(number),
         }
         None
     }

@@ -1,23 +1,16 @@
 //! Passwords, as the monitor deals with them: it passes them on to one-shot processes, bounded in
 //! number, and learns what came of it. No password is kept, and none is compared here.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::CString;
-use std::os::fd::AsFd;
-
-use agent_helper::link::{Assembly, Link, LinkError};
 use agent_helper::wire::Wire;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::connection::{Dialog, Pending, Phase, Step};
-use super::host::{Host, Ids};
-use super::ids::{ConnectionKey, Counter};
+use super::ids::ConnectionKey;
 use super::methods::Way;
-use super::poller::{Poller, Source};
+use super::one_shot::{Kind, OneShots};
+use super::poller::Source;
 use super::{Monitor, allowed, log as lines};
 use crate::frames::ToNet;
-use crate::launch::{Launch, launch};
 use crate::limits::{PASSWORD_CHECK_MEMORY_BYTES, PASSWORD_CHECKS_MAX, PASSWORD_MAX_BYTES};
 use crate::password::frames::{Request, Verdict, Why};
 use crate::ssh::auth::decode_info_response;
@@ -30,21 +23,13 @@ const CHANGE_PROMPTS: [&str; 3] = [
     "Retype new password: ",
 ];
 
-/// The processes that look at passwords, and who waits for one.
-#[derive(Debug, Default)]
-pub(super) struct Checks {
-    running: BTreeMap<u64, Check>,
-    /// Each connection has one request at a time, so this is bounded.
-    waiting: VecDeque<(ConnectionKey, Zeroizing<Vec<u8>>)>,
-    numbers: Counter,
-}
-
-#[derive(Debug)]
-struct Check {
-    link: Link,
-    assembly: Assembly,
-    /// Whose; a connection that ends leaves its process running, and its place taken.
-    connection: ConnectionKey,
+/// The processes that look at passwords.
+pub(super) fn checks() -> OneShots {
+    OneShots::new(Kind {
+        title: c"agent: password",
+        source: Source::Password,
+        most: checks_max(),
+    })
 }
 
 /// How many may run at once on this machine.
@@ -56,69 +41,6 @@ fn checks_max() -> usize {
     usize::try_from(memory / PASSWORD_CHECK_MEMORY_BYTES)
         .unwrap_or(PASSWORD_CHECKS_MAX)
         .clamp(1, PASSWORD_CHECKS_MAX)
-}
-
-impl Checks {
-    fn start(
-        &mut self,
-        host: &Host,
-        poller: &Poller,
-        connection: ConnectionKey,
-        request: &[u8],
-    ) -> std::io::Result<u64> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let Ids { uid, gid } = host.password_ids();
-        let environment = [format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]
-            .map(|entry| CString::new(entry).unwrap_or_default());
-        let link = Link::new(ours);
-        // Before the process exists: a fresh socket has room for it.
-        link.send_content(0, request, &[], false)
-            .map_err(|error| std::io::Error::other(error.to_string()))?;
-        launch(&Launch {
-            environment: &environment,
-            descriptors: &[theirs.as_fd()],
-            new_session: true,
-            oom_score_adj: host.oom_score_adj,
-            ..Launch::new(host.own.as_fd(), &[c"agent: password"])
-        })?;
-        let number = self.numbers.next();
-        poller.add(&link, Source::Password(number))?;
-        let check = Check {
-            link,
-            assembly: Assembly::default(),
-            connection,
-        };
-        self.running.insert(number, check);
-        Ok(number)
-    }
-
-    /// What a process said: nothing yet, or its only word, or that it ended without one.
-    fn take(&mut self, poller: &Poller, number: u64) -> Option<(ConnectionKey, Verdict)> {
-        let check = self.running.get_mut(&number)?;
-        let verdict = match check.link.receive(&mut check.assembly, false) {
-            Ok(None) => return None,
-            Ok(Some(received)) => {
-                Verdict::from_wire(&received.content).unwrap_or_else(|error| Verdict::Failed {
-                    what: error.to_string().as_str().into(),
-                })
-            }
-            Err(LinkError::Closed) => Verdict::Failed {
-                what: "the process that looks at it ended early".into(),
-            },
-            Err(error) => Verdict::Failed {
-                what: error.to_string().as_str().into(),
-            },
-        };
-        let connection = check.connection;
-        poller.remove(&check.link);
-        self.running.remove(&number);
-        Some((connection, verdict))
-    }
 }
 
 impl Monitor {
@@ -170,10 +92,10 @@ impl Monitor {
         if let Some((uid, name)) = login {
             self.expect_user(uid, &name);
         }
-        if self.checks.running.len() >= checks_max() {
-            self.checks.waiting.push_back((key, content));
-        } else {
+        if self.checks.has_room() {
             self.start_check(key, &content);
+        } else {
+            self.checks.queue(key, content);
         }
     }
 
@@ -184,7 +106,11 @@ impl Monitor {
         let Some(pending) = connection.attempt().and_then(|it| it.pending.as_mut()) else {
             return;
         };
-        match self.checks.start(&self.host, &self.poller, key, request) {
+        let ids = Some(self.host.password_ids());
+        let started = self
+            .checks
+            .start(&self.host, &self.poller, ids, key, request);
+        match started {
             Ok(check) => pending.step = Step::Checking { check },
             Err(error) => {
                 log::error!("a password could not be looked at: {error}");
@@ -193,24 +119,21 @@ impl Monitor {
         }
     }
 
-    /// A connection that ends waits no more.
-    pub(super) fn forget_check(&mut self, key: ConnectionKey) {
-        self.checks.waiting.retain(|(waiting, _)| *waiting != key);
-    }
-
     /// A process that looks at a password said something, or ended.
     pub(super) fn check_ready(&mut self, number: u64) {
-        let Some((key, verdict)) = self.checks.take(&self.poller, number) else {
+        let Some((key, answer)) = self.checks.take(&self.poller, number) else {
             return;
         };
         self.speak_of(key);
         if self.is_checking(key, number) {
+            let verdict = answer
+                .and_then(|content| Verdict::from_wire(&content).map_err(|it| it.to_string()))
+                .unwrap_or_else(|what| Verdict::Failed {
+                    what: what.as_str().into(),
+                });
             self.judged(key, verdict);
         }
-        while self.checks.running.len() < checks_max() {
-            let Some((key, request)) = self.checks.waiting.pop_front() else {
-                return;
-            };
+        while let Some((key, request)) = self.checks.next() {
             self.start_check(key, &request);
         }
     }

@@ -28,6 +28,8 @@ pub(super) enum Source {
     DebugListener,
     /// The link of the debug service's process.
     Debug,
+    /// A process that looks up the name of a client.
+    Name(u64),
 }
 
 const ID_BITS: u32 = 56;
@@ -43,6 +45,7 @@ impl Source {
             Self::Password(id) => (6, id),
             Self::DebugListener => (7, 0),
             Self::Debug => (8, 0),
+            Self::Name(id) => (9, id),
         };
         tag << ID_BITS | id
     }
@@ -58,6 +61,7 @@ impl Source {
             6 => Self::Password(id),
             7 => Self::DebugListener,
             8 => Self::Debug,
+            9 => Self::Name(id),
             _ => return None,
         })
     }
@@ -181,6 +185,7 @@ mod tests {
             Source::Password(9),
             Source::DebugListener,
             Source::Debug,
+            Source::Name(10),
         ];
         for source in all {
             assert_eq!(Source::decode(source.encode()), Some(source));

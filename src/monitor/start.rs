@@ -11,7 +11,6 @@ use super::host::Host;
 use super::ids::{Counter, NetId};
 use super::listeners::Listener;
 use super::nets::{Nets, restart_delay};
-use super::passwords::Checks;
 use super::penalties::Penalties;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
@@ -89,7 +88,8 @@ impl Monitor {
             cookies: std::collections::HashSet::new(),
             startups: super::startups::Startups::default(),
             readers: super::key_reading::Readers::default(),
-            checks: Checks::default(),
+            checks: super::passwords::checks(),
+            names: super::names::look_ups(),
             penalties: Penalties::default(),
             refusals: Refusals::default(),
             debug: Debug::new(),

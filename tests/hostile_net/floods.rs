@@ -227,7 +227,7 @@ fn startups() {
         Some((ToNet::Refused { text }, _)) => assert!(text.starts_with(b"Not allowed")),
         other => panic!("{other:?}"),
     }
-    world.wait_log("past Maxstartups");
+    world.wait_log("past MaxStartups");
     // A `net` cannot win back room by dying: the places are those of sockets.
     drop(open);
     drop(puppet);

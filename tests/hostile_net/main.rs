@@ -39,6 +39,9 @@ fn main() -> ExitCode {
     if title == b"agent: password" {
         return agent::password::main();
     }
+    if title == b"agent: name" {
+        return agent::client_name::main();
+    }
     if std::env::var_os(world::SERVER).is_some() {
         return agent::cli::main();
     }

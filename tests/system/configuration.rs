@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     )
     .only_agent(),
     Case::new("configuration::style_in_the_name", style_in_the_name),
+    Case::new("configuration::names_of_clients", names_of_clients),
     Case::new("configuration::long_banner", long_banner).only_agent(),
     Case::new("configuration::include", include),
     Case::new("configuration::login_files", login_files),
@@ -143,6 +144,47 @@ fn log_level_under_match(world: &World) {
     };
     crate::processes::wait_until("debug lines", server::LIMIT, || debug(&loud_port) > 0);
     assert_eq!(debug(&quiet_port), 0, "{}", server.log_text());
+}
+
+/// 127.0.0.1 is localhost here, and its names are no other's.
+fn names_of_clients(world: &World) {
+    let user = world.user();
+    let name = &user.name;
+    let logs_in = |lines: &[&str]| {
+        let server = world.server(lines);
+        clients::ssh_run(&server, &user, "echo in").out() == "in\n"
+    };
+    let allowed = format!("AllowUsers {name}@local*");
+    let denied = format!("DenyUsers {name}@localhost");
+    assert!(logs_in(&["UseDNS yes", &allowed]));
+    assert!(!logs_in(&["UseDNS no", &allowed]));
+    assert!(!logs_in(&["UseDNS yes", &denied]));
+    assert!(logs_in(&["UseDNS no", &denied]));
+    assert!(logs_in(&[
+        "UseDNS yes",
+        &format!("AllowUsers {name}@127.0.0.1")
+    ]));
+    let matched = [
+        "UseDNS yes",
+        "Match Host localhost",
+        "ForceCommand echo by name",
+    ];
+    let server = world.server(&matched);
+    let ran = clients::ssh_run(&server, &user, "echo own");
+    assert_eq!(ran.success(), "by name\n");
+    // Several at once wait each for its own.
+    let logins: Vec<_> = (0..6)
+        .map(|_| {
+            let mut ssh = clients::ssh(&server, &user);
+            clients::Running::start(ssh.arg("echo own"), Vec::new())
+        })
+        .collect();
+    for login in logins {
+        assert_eq!(login.wait().success(), "by name\n");
+    }
+    user.authorize(&format!("from=\"localhost\" {}\n", user.public_key()));
+    assert!(logs_in(&["UseDNS yes"]));
+    assert!(!logs_in(&["UseDNS no"]));
 }
 
 /// A style behind the account's name is nobody's business.

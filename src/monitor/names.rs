@@ -1,0 +1,123 @@
+//! UseDNS: what a client's address is called. Looked up by a process of its own as soon as the client
+//! is there; its first authentication request waits for the answer.
+
+use agent_helper::wire::{Bytes, Wire};
+use zeroize::Zeroizing;
+
+use super::Monitor;
+use super::connection::Connection;
+use super::ids::ConnectionKey;
+use super::one_shot::{Kind, OneShots};
+use super::poller::Source;
+use crate::limits::CLIENT_NAMES_MAX;
+
+/// What is known of a client's name.
+#[derive(Debug)]
+pub(super) enum ClientName {
+    /// It has none that counts, or nobody asks.
+    Unknown,
+    /// It is being looked up; a request that came meanwhile waits.
+    Sought {
+        request: Option<Zeroizing<Vec<u8>>>,
+    },
+    Known(String),
+}
+
+/// The processes that look names up.
+pub(super) fn look_ups() -> OneShots {
+    OneShots::new(Kind {
+        title: c"agent: name",
+        source: Source::Name,
+        most: CLIENT_NAMES_MAX,
+    })
+}
+
+impl Connection {
+    /// The client's name, where it has one that leads back to its address.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.client_name {
+            ClientName::Known(name) => Some(name),
+            ClientName::Unknown | ClientName::Sought { .. } => None,
+        }
+    }
+}
+
+impl Monitor {
+    /// Has the name of a new client looked up.
+    pub(super) fn seek_name(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        connection.client_name = ClientName::Sought { request: None };
+        let request = connection.peer().to_wire();
+        if self.names.has_room() {
+            self.start_look_up(key, &request);
+        } else {
+            self.names.queue(key, Zeroizing::new(request));
+        }
+    }
+
+    fn start_look_up(&mut self, key: ConnectionKey, request: &[u8]) {
+        let ids = self.host.name_ids();
+        let started = self
+            .names
+            .start(&self.host, &self.poller, ids, key, request);
+        if let Err(error) = started {
+            log::error!("the name of a client could not be looked up: {error}");
+            self.name_found(key, None);
+        }
+    }
+
+    /// A process that looks a name up said something, or ended.
+    pub(super) fn name_ready(&mut self, number: u64) {
+        let Some((key, answer)) = self.names.take(&self.poller, number) else {
+            return;
+        };
+        let name = answer
+            .ok()
+            .and_then(|content| Option::<Bytes>::from_wire(&content).ok().flatten())
+            .and_then(|name| String::from_utf8(name.0).ok());
+        self.name_found(key, name);
+        while let Some((key, request)) = self.names.next() {
+            self.start_look_up(key, &request);
+        }
+    }
+
+    fn name_found(&mut self, key: ConnectionKey, name: Option<String>) {
+        self.speak_of(key);
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let place = connection.place();
+        match &name {
+            Some(name) => log::debug!("{place} is called {name}"),
+            None => log::debug!("{place} has no name that leads back to it"),
+        }
+        let found = name.map_or(ClientName::Unknown, ClientName::Known);
+        let before = std::mem::replace(&mut connection.client_name, found);
+        if let ClientName::Sought {
+            request: Some(request),
+        } = before
+        {
+            self.authenticate(key, &request);
+        }
+    }
+
+    /// Keeps a request while the name is looked up; false where it need not wait.
+    pub(super) fn waits_for_name(&mut self, key: ConnectionKey, arrived: &[u8]) -> bool {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return false;
+        };
+        match &mut connection.client_name {
+            ClientName::Sought { request: Some(_) } => {
+                self.attack(key, "a request while another was unanswered");
+                true
+            }
+            ClientName::Sought { request } => {
+                *request = Some(Zeroizing::new(arrived.to_vec()));
+                true
+            }
+            ClientName::Unknown | ClientName::Known(_) => false,
+        }
+    }
+}
