@@ -88,8 +88,16 @@ impl Buffer {
         }
         let needed = self.end + len;
         if self.bytes.len() < needed {
-            // Exact where it is the first use; doubling would otherwise be the vector's own doing.
-            self.bytes.resize(needed, 0);
+            // Exact, where a vector that grows would double; and zeroed by the allocator at once, where
+            // it would write zero by zero.
+            let mut larger = vec![0; needed];
+            if let (Some(to), Some(from)) = (
+                larger.get_mut(self.start..self.end),
+                self.bytes.get(self.start..self.end),
+            ) {
+                to.copy_from_slice(from);
+            }
+            self.bytes = larger;
         }
     }
 }
