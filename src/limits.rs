@@ -11,6 +11,8 @@ pub const PACKET_BYTES_BEFORE_AUTHENTICATION: usize = 35_000;
 pub const PACKET_BYTES: usize = 256 * 1024;
 /// Data in one packet of ours, in bytes: what OpenSSH sends, and what clients are tuned for.
 pub const DATA_BYTES: usize = 32 * 1024;
+/// Bytes of a client's list that had nothing in common with ours, for the log.
+pub const UNMATCHED_OFFER_BYTES: usize = 400;
 /// The inbox of a busy connection, in bytes: one read(2) takes several full packets.
 pub const INBOX_BYTES: usize = 128 * 1024;
 /// Channel data stops being taken while this many bytes wait for the socket.

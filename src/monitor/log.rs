@@ -185,7 +185,11 @@ pub(super) fn ending(
             "protocol-error",
         ),
         CloseReason::NoCommonAlgorithm => (
-            format!("Unable to negotiate with {place}: {text}{suffix}"),
+            // Lists of algorithms are longer than other texts.
+            format!(
+                "Unable to negotiate with {place}: {}{suffix}",
+                escape(detail)
+            ),
             "no-common-algorithm",
         ),
         CloseReason::Timeout => (

@@ -294,6 +294,10 @@ impl<'a> Connection<'a> {
             Stop::Closed(reason, detail) => {
                 // Programs lose their streams before the peer gets its last message.
                 self.service = None;
+                let detail = match self.core.unmatched() {
+                    Some(offer) if reason == CloseReason::NoCommonAlgorithm => offer.into(),
+                    _ => detail,
+                };
                 self.last_words();
                 Leave::Closed {
                     reason,

@@ -633,6 +633,11 @@ impl Core {
         self.connection.exchanges.algorithms().to_owned()
     }
 
+    /// Where there was no common algorithm: which, and what the client offered, for the log.
+    pub fn unmatched(&self) -> Option<&str> {
+        self.connection.exchanges.unmatched()
+    }
+
     /// The client's identification line, without CR LF; empty before it came.
     pub fn client_version(&self) -> &[u8] {
         self.connection.exchanges.client_version()

@@ -19,6 +19,7 @@ use super::permit::Phase;
 use super::setup::Setup;
 use super::wire::{Reader, Writer};
 use crate::frames;
+use crate::limits;
 
 /// Everything about keys that outlives one exchange.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Exchanges {
     /// The first exchange is over.
     keyed: bool,
     algorithms: String,
+    /// What the client offered where nothing was in common.
+    unmatched: Option<String>,
 }
 
 #[derive(Debug)]
@@ -120,6 +123,7 @@ impl Exchanges {
             wanted: false,
             keyed: false,
             algorithms: String::new(),
+            unmatched: None,
         }
     }
 
@@ -135,6 +139,7 @@ impl Exchanges {
             wanted: settled.wanted,
             keyed: true,
             algorithms: settled.algorithms,
+            unmatched: None,
         }
     }
 
@@ -287,11 +292,18 @@ impl Exchanges {
                         return Err(unexpected(message::KEXINIT, Phase::StrictExchange));
                     }
                 }
-                self.state = await_public(ours, payload.into(), setup)?;
+                self.state = await_public(ours, payload.into(), setup).inspect_err(|error| {
+                    self.unmatched = unmatched(payload, setup, *error);
+                })?;
                 Ok(AfterInit::Await)
             }
             _ => Err(unexpected(message::KEXINIT, Phase::RekeyExchange)),
         }
+    }
+
+    /// After an exchange that failed for want of a common algorithm: which, and the client's list.
+    pub(super) fn unmatched(&self) -> Option<&str> {
+        self.unmatched.as_deref()
     }
 
     /// Whether message `number` was sent on a wrong guess and is to be dropped; once.
@@ -494,4 +506,22 @@ fn unexpected(number: u8, phase: Phase) -> ProtocolError {
         number,
         phase: phase.name(),
     }
+}
+
+/// In OpenSSH's words, which tools read.
+fn unmatched(theirs: &[u8], setup: &Setup, error: ProtocolError) -> Option<String> {
+    let ProtocolError::NoCommonAlgorithm { list } = error else {
+        return None;
+    };
+    let offer = KexInit::decode(theirs).ok()?.unmatched(setup, list);
+    let offer = offer.get(..limits::UNMATCHED_OFFER_BYTES).unwrap_or(offer);
+    let list = match list {
+        "host key algorithm" => "host key type",
+        "compression" => "compression method",
+        other => other,
+    };
+    Some(format!(
+        "no matching {list} found. Their offer: {}",
+        String::from_utf8_lossy(offer)
+    ))
 }

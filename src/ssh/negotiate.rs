@@ -133,6 +133,23 @@ impl<'a> KexInit<'a> {
         }
     }
 
+    /// The list that had nothing in common with ours, by its name in the error.
+    pub fn unmatched(&self, setup: &Setup, list: &str) -> &'a [u8] {
+        let fails = |theirs, ours: &mut dyn Iterator<Item = &[u8]>| {
+            let ours: Vec<&[u8]> = ours.collect();
+            !names(theirs).any(|name| ours.contains(&name))
+        };
+        match list {
+            "key exchange method" => self.kex,
+            "host key algorithm" => self.host_key,
+            "cipher" if fails(self.cipher_in, &mut cipher_names(setup)) => self.cipher_in,
+            "cipher" => self.cipher_out,
+            "MAC" if fails(self.mac_in, &mut mac_names(setup)) => self.mac_in,
+            "MAC" => self.mac_out,
+            _ => self.compression_in,
+        }
+    }
+
     /// Agrees on algorithms: of each list the first name of the client that is ours too.
     pub fn negotiate(&self, setup: &Setup) -> Result<Agreed, ProtocolError> {
         let kex_name = first_common(self.kex, kex_names(setup), "key exchange method")?;

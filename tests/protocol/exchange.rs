@@ -221,6 +221,8 @@ fn nothing_in_common_says_which_list() {
             dialogue.error,
             Some(ProtocolError::NoCommonAlgorithm { list })
         );
+        let unmatched = dialogue.core.unmatched().unwrap();
+        assert!(unmatched.contains("found. Their offer: "), "{unmatched}");
     }
 }
 

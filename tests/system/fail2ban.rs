@@ -68,6 +68,17 @@ fn failures_are_found(world: &World) {
     let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
     log_in_from(&server, "127.0.0.105", &user.name, &user, &wrong);
     server.wait_for_log(&["maximum authentication attempts exceeded", "127.0.0.105"]);
+    log_in_from(
+        &server,
+        "127.0.0.106",
+        &user.name,
+        &user,
+        &["-c", "3des-cbc"],
+    );
+    server.wait_for_log(&[
+        "Unable to negotiate with 127.0.0.106 port",
+        "no matching cipher found. Their offer: 3des-cbc",
+    ]);
     server.wait_for_log(&["127.0.0.104"]);
     std::thread::sleep(std::time::Duration::from_millis(500));
 
@@ -77,7 +88,7 @@ fn failures_are_found(world: &World) {
         assert!(found.contains(&address), "{address} is not in {found:?}");
     }
     let aggressive = blamed(&server.log, "aggressive");
-    for last in 101..=105 {
+    for last in 101..=106 {
         let address = format!("127.0.0.{last}");
         assert!(
             aggressive.contains(&address),
@@ -87,7 +98,7 @@ fn failures_are_found(world: &World) {
     for address in found.iter().chain(&aggressive) {
         let last: u32 = address.rsplit('.').next().unwrap().parse().unwrap();
         assert!(
-            (101..=105).contains(&last) || address == "127.0.0.1",
+            (101..=106).contains(&last) || address == "127.0.0.1",
             "{address}"
         );
     }
