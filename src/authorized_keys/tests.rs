@@ -262,7 +262,7 @@ fn damaged_and_foreign_keys_are_told_apart() {
         ("ssh-ed25519 AAAA".to_owned(), LineError::BadKey),
         ("ssh-ed25519 !!!!".to_owned(), LineError::BadKey),
         (
-            format!("ecdsa-sha2-nistp521 {blob}"),
+            format!("webauthn-sk-ecdsa-sha2-nistp256@openssh.com {blob}"),
             LineError::UnsupportedType,
         ),
         (

@@ -68,6 +68,7 @@ const USER_KEYS: &[&str] = &[
     "ssh-ed25519-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
     "sk-ssh-ed25519-cert-v01@openssh.com",
     "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "rsa-sha2-512-cert-v01@openssh.com",
@@ -75,6 +76,7 @@ const USER_KEYS: &[&str] = &[
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
     "rsa-sha2-512",
@@ -84,6 +86,7 @@ const AUTHORITIES: &[&str] = &[
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
     "rsa-sha2-512",
@@ -285,7 +288,7 @@ mod tests {
     #[test]
     fn wildcards_name_signature_algorithms() {
         let chosen = Kind::UserKey
-            .choose("rsa-sha2-*,ssh-ed25519*,ecdsa-sha2-nistp521")
+            .choose("rsa-sha2-*,ssh-ed25519*,ssh-dss")
             .unwrap();
         assert_eq!(
             chosen.served,
@@ -298,7 +301,7 @@ mod tests {
                 "ssh-ed25519",
             ]
         );
-        assert_eq!(chosen.dropped, ["ecdsa-sha2-nistp521"]);
+        assert_eq!(chosen.dropped, ["ssh-dss"]);
         assert!(Kind::Cipher.choose("aes*").is_err());
     }
 
@@ -313,7 +316,7 @@ mod tests {
             assert!(kind.served().iter().all(|name| SIGNATURES.contains(name)));
         }
         let minus = Kind::UserKey.choose("-*cert*,sk-*").unwrap();
-        assert_eq!(minus.served.len(), 5);
+        assert_eq!(minus.served.len(), 6);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(super) enum Wanted {
     Principal(Rc<Certified>),
 }
 
-/// A certificate that is good in itself, and what it permits.
+/// A certificate that is valid now, and what it permits.
 #[derive(Debug)]
 pub(super) struct Certified {
     pub certificate: Certificate,
@@ -206,8 +206,11 @@ impl Judge {
         if key.options.cert_authority != certified.is_some() {
             return Ok(None);
         }
-        let certificate = certified.map(|it| &it.certificate);
-        if let Some(certificate) = certificate {
+        if let Some(Certified { certificate, .. }) = certified {
+            if certificate.verify().is_err() {
+                let words = "the certificate is not signed by this authority".to_owned();
+                return Err(("cert-signature", words));
+            }
             self.check_principals(&key, certificate)?;
         }
         self.admit(key.options, certified).map(Some)

@@ -81,6 +81,10 @@ impl Lookup {
                 return;
             }
         }
+        if certified.certificate.verify().is_err() {
+            self.refusal = "cert-signature";
+            return;
+        }
         self.refusal = "cert-principal";
         let file = options.authorized_principals_file.is_some();
         let command = options.authorized_principals_command.is_some();

@@ -204,6 +204,10 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("cert-type", "sign the certificate for users, without -h"),
     ("cert-malformed", "sign the certificate anew: it is damaged"),
+    (
+        "cert-signature",
+        "find who made it up or changed it: the authority that it names did not sign it",
+    ),
 ];
 
 /// What to do about a reason.

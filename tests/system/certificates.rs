@@ -111,10 +111,11 @@ fn refused(server: &Server, user: &User) {
 }
 
 fn every_type(world: &World) {
-    let kinds: [&[&str]; 4] = [
+    let kinds: [&[&str]; 5] = [
         &["-t", "ed25519"],
         &["-t", "ecdsa", "-b", "256"],
         &["-t", "ecdsa", "-b", "384"],
+        &["-t", "ecdsa", "-b", "521"],
         &["-t", "rsa", "-b", "2048"],
     ];
     let user = stranger(world);

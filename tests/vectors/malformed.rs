@@ -179,7 +179,7 @@ fn other_types_are_unsupported() {
     for name in [
         "",
         "ssh-dss",
-        "ecdsa-sha2-nistp521",
+        "ecdsa-sha2-nistp512",
         "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
         "ssh-ed25519-cert-v01@openssh.com",
         "rsa-sha2-512",

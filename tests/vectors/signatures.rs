@@ -353,3 +353,75 @@ fn ssh_keygen_and_we_verify_each_others_signatures() {
         }
     }
 }
+
+/// P-521 is verified and never signed with: ssh-keygen makes the signatures.
+#[test]
+fn p521_signatures_of_ssh_keygen_are_verified() {
+    const ALGORITHM: &[u8] = b"ecdsa-sha2-nistp521";
+    let directory = Directory::new("p521");
+    directory.run("ssh-keygen -q -t ecdsa -b 521 -N '' -C comment -f key");
+    let private = PrivateKey::from_file(&directory.read("key"), &Random::system());
+    assert!(private.is_err(), "no key of ours");
+    let public = PublicKey::from_blob(&blob_of_line(&directory.read("key.pub"))).unwrap();
+    assert_eq!((public.key_type, public.bits()), (KeyType::EcdsaP521, 521));
+    for round in 0..6 {
+        let data = format!("data {round}");
+        directory.write("data", data.as_bytes());
+        let _ = std::fs::remove_file(directory.path("data.sig"));
+        directory.run("ssh-keygen -q -Y sign -f key -n file data");
+        let armour = directory.read("data.sig");
+        let lines = armour
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.starts_with(b"-"));
+        let file = base64::decode(&lines.collect::<Vec<_>>().concat()).unwrap();
+        let mut reader = Reader::new(file.strip_prefix(b"SSHSIG").unwrap());
+        reader.u32("version").unwrap();
+        for _ in 0..4 {
+            reader.string("key, namespace, reserved, hash").unwrap();
+        }
+        let signature = reader.string("signature").unwrap();
+        let signed = signed_data(data.as_bytes());
+        assert_eq!(public.verify(ALGORITHM, &signed, signature), Ok(None));
+        let other = public.verify(ALGORITHM, &signed_data(b"other"), signature);
+        assert_eq!(other, Err(CryptoError::Mismatch));
+        for index in (0..signature.len()).step_by(7) {
+            let mut changed = signature.to_vec();
+            changed[index] ^= 0x10;
+            assert!(
+                public.verify(ALGORITHM, &signed, &changed).is_err(),
+                "{index}"
+            );
+        }
+    }
+    let zeroes = ecdsa_signature(&[], &[]);
+    let refused = public.verify(
+        ALGORITHM,
+        b"",
+        &signature_blob("ecdsa-sha2-nistp521", &zeroes),
+    );
+    assert!(refused.is_err());
+    let mut off_curve = public.blob.clone();
+    *off_curve.last_mut().unwrap() ^= 1;
+    let off_curve = PublicKey::from_blob(&off_curve).unwrap();
+    let one = signature_blob("ecdsa-sha2-nistp521", &ecdsa_signature(&[1], &[1]));
+    assert!(off_curve.verify(ALGORITHM, b"", &one).is_err());
+}
+
+/// RFC 6979 appendix A.2.7, SHA-512.
+#[test]
+fn p521_takes_the_known_signature() {
+    const POINT: &str = "04
+        01894550d0785932e00eaa23b694f213f8c3121f86dc97a04e5a7167db4e5bcd371123d46e45db6b5d5370a7f20fb633155d38ffa16d2bd761dcac474b9a2f5023a4
+        00493101c962cd4d2fddf782285e64584139c2f91b47f87ff82354d6630f746a28a0db25741b5b34a828008b22acc23f924faafbd4d33f81ea66956dfeaa2bfdfcf5";
+    const R: &str = "00c328fafcbd79dd77850370c46325d987cb525569fb63c5d3bc53950e6d4c5f174e25a1ee9017b5d450606add152b534931d7d4e8455cc91f9b15bf05ec36e377fa";
+    const S: &str = "00617cce7cf5064806c467f678d3b4080d6f1cc50af26ca209417308281b68af282623eaa63e5b5c0723d8b8c37ff0777b1a20f8ccb1dccc43997f1ee0e44da4a67a";
+    let key = PublicKey::from_blob(&ecdsa_blob("nistp521", &hex(POINT))).unwrap();
+    let signature = ecdsa_signature(&number(R), &number(S));
+    let signature = signature_blob("ecdsa-sha2-nistp521", &signature);
+    assert_eq!(
+        key.verify(b"ecdsa-sha2-nistp521", b"sample", &signature),
+        Ok(None)
+    );
+    let refused = key.verify(b"ecdsa-sha2-nistp521", b"test", &signature);
+    assert_eq!(refused, Err(CryptoError::Mismatch));
+}

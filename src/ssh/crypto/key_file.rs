@@ -232,8 +232,10 @@ fn openssh_secret<'a>(reader: &mut Reader<'a>) -> Result<Secret<'a>, KeyFileErro
                 q_inverse,
             }))
         }
-        // Security keys keep theirs to themselves.
-        KeyType::SkEd25519 | KeyType::SkEcdsaP256 => Err(KeyFileError::Unsupported),
+        // Security keys keep theirs to themselves; with P-521 nothing is signed here.
+        KeyType::EcdsaP521 | KeyType::SkEd25519 | KeyType::SkEcdsaP256 => {
+            Err(KeyFileError::Unsupported)
+        }
     }
 }
 

@@ -9,6 +9,8 @@ pub enum KeyType {
     Ed25519,
     EcdsaP256,
     EcdsaP384,
+    /// Keys of users and authorities only: nothing here signs with it.
+    EcdsaP521,
     Rsa,
     /// Ed25519 in a security key.
     SkEd25519,
@@ -27,10 +29,11 @@ struct Names {
 }
 
 impl KeyType {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ed25519,
         Self::EcdsaP256,
         Self::EcdsaP384,
+        Self::EcdsaP521,
         Self::Rsa,
         Self::SkEd25519,
         Self::SkEcdsaP256,
@@ -60,6 +63,15 @@ impl KeyType {
                 algorithms: &[(
                     "ecdsa-sha2-nistp384",
                     "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+                )],
+            },
+            Self::EcdsaP521 => &Names {
+                key: "ecdsa-sha2-nistp521",
+                certificate: "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+                short: "ECDSA",
+                algorithms: &[(
+                    "ecdsa-sha2-nistp521",
+                    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
                 )],
             },
             Self::Rsa => &Names {

@@ -3,6 +3,8 @@
 //! Sources: RFC 4253 section 6.6, RFC 5656 section 3.1, RFC 8332 (RSA with SHA-2), RFC 8709
 //! (Ed25519), OpenSSH PROTOCOL.u2f (security keys). Everything here reads bytes of strangers.
 
+use p521::ecdsa::signature::hazmat::PrehashVerifier;
+use p521::ecdsa::{Signature, VerifyingKey};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519,
     RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
@@ -51,6 +53,7 @@ impl PublicKey {
             Ok((_, Material::Rsa { modulus, .. })) => bit_length(modulus),
             _ => match self.key_type {
                 KeyType::EcdsaP384 => 384,
+                KeyType::EcdsaP521 => 521,
                 KeyType::Rsa => 0,
                 _ => 256,
             },
@@ -117,6 +120,7 @@ enum Material<'a> {
     /// Uncompressed points: 4, x, y.
     EcdsaP256(&'a [u8]),
     EcdsaP384(&'a [u8]),
+    EcdsaP521(&'a [u8]),
     /// Big-endian without leading zeroes.
     Rsa {
         exponent: &'a [u8],
@@ -147,6 +151,7 @@ impl<'a> Material<'a> {
             KeyType::Ed25519 => Self::Ed25519(ed25519(reader)?),
             KeyType::EcdsaP256 => Self::EcdsaP256(point(reader, b"nistp256", 65)?),
             KeyType::EcdsaP384 => Self::EcdsaP384(point(reader, b"nistp384", 97)?),
+            KeyType::EcdsaP521 => Self::EcdsaP521(point(reader, b"nistp521", 133)?),
             KeyType::Rsa => rsa(reader)?,
             KeyType::SkEd25519 | KeyType::SkEcdsaP256 => {
                 let inner = Box::new(if key_type == KeyType::SkEd25519 {
@@ -171,6 +176,7 @@ impl<'a> Material<'a> {
                 let signature = ecdsa_fixed::<48>(signature)?.concat();
                 check(&ECDSA_P384_SHA384_FIXED, point, data, &signature)
             }
+            Self::EcdsaP521(point) => check_p521(point, data, &ecdsa_fixed::<66>(signature)?),
             Self::Rsa { exponent, modulus } => {
                 let parameters = rsa_parameters(algorithm).ok_or(CryptoError::Unsupported)?;
                 let signature = rsa_padded(signature, modulus.len())?;
@@ -267,6 +273,15 @@ fn check(
 ) -> Result<(), CryptoError> {
     UnparsedPublicKey::new(algorithm, key)
         .verify(data, signature)
+        .map_err(|_| CryptoError::Mismatch)
+}
+
+/// The one curve that ring does not have.
+fn check_p521(point: &[u8], data: &[u8], halves: &[[u8; 66]; 2]) -> Result<(), CryptoError> {
+    let key = VerifyingKey::from_sec1_bytes(point).map_err(|_| CryptoError::Malformed)?;
+    let signature =
+        Signature::from_slice(halves.as_flattened()).map_err(|_| CryptoError::Malformed)?;
+    key.verify_prehash(&Hash::Sha512.digest(data), &signature)
         .map_err(|_| CryptoError::Mismatch)
 }
 
