@@ -59,6 +59,7 @@ fn serve(monitor: &Arc<Monitor>, listener: OwnedFd, data_dir: PathBuf) -> Result
         identity: Identity::from_environment(),
         accepts: true,
         serves_http: true,
+        has_files: false,
     };
     confine::confine(&confinement).map_err(|error| format!("confinement failed: {error}"))?;
     let hello = DebugToMonitor::Hello {

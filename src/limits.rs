@@ -239,6 +239,12 @@ pub const ACCEPTS_PER_TURN: usize = 8;
 /// Largest data packet that we take (RFC 4253 section 6.1, OpenSSH's CHAN_SES_PACKET_DEFAULT).
 pub const SESSION_PACKET_BYTES: u32 = 32 * 1024;
 
+/// Files of one SFTP session that `net` reads and writes itself; more are served by the helper. Clients
+/// have up to some ten open at once.
+pub const FILES_PER_SESSION_MAX: usize = 64;
+/// Answers to WRITEs that wait for the channel, in bytes: while there are as many, no more is written.
+pub const FILE_REPLIES_BYTES: usize = 64 * 1024;
+
 /// Reads from one program in one turn of the loop: no channel holds the others up for longer.
 pub const READS_PER_TURN: usize = 8;
 

@@ -356,6 +356,20 @@ wire_enum! {
             /// How.
             ending: Ending,
         },
+        /// The program that is being started is our SFTP server: it may hand over files, and answers
+        /// each request with one packet, in order. Comes before [`SessionToNet::Started`].
+        7 => ServesFiles {
+            /// The session.
+            session: u32,
+        },
+        /// A file that the SFTP server opened as the user, to be read and written by `net` itself.
+        /// Descriptor: the file.
+        8 => File {
+            /// The session.
+            session: u32,
+            /// What the client calls it, as a big-endian number.
+            handle: u32,
+        },
         /// About forwarding; descriptors as [`ForwardAnswer`] says.
         6 => Forward {
             /// The answer.
@@ -363,6 +377,13 @@ wire_enum! {
         },
     }
 }
+
+/// Number of a packet that `net` puts among the client's to the SFTP server, in front of a
+/// SSH_FXP_CLOSE: handle, bytes read and bytes written by `net` itself. It has no answer, and the
+/// client's own packets of this number get [`SFTP_UNKNOWN`] in its place.
+pub const SFTP_TOTALS: u8 = 250;
+/// A number that no SFTP server knows.
+pub const SFTP_UNKNOWN: u8 = 255;
 
 /// What the key reader writes to its pipe, for each file in order: a header of 12 bytes, then
 /// `len` bytes of content, and at the very end a header with status [`KeyRecord::END`].

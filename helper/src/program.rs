@@ -19,7 +19,7 @@ use crate::environment::{SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
 use crate::path::{file_type, open, stat};
-use crate::sftp::{self, server::Account};
+use crate::sftp::{self, server::Account, sharing::Sharing};
 use crate::sys::{self, Forked};
 use crate::text::{c_string, decimal};
 use crate::wire::Bytes;
@@ -40,6 +40,8 @@ const ENVIRONMENT_FILE_MAX_BYTES: usize = 64 * 1024;
 pub struct Program<'a> {
     /// The login's policy.
     pub policy: &'a Policy,
+    /// `net`'s number of the session.
+    pub session: u32,
     /// What to become.
     pub task: Task<'a>,
     /// What the client asked for, where `command` is forced.
@@ -76,13 +78,14 @@ pub enum Standard {
     Pipes(OwnedFd, OwnedFd, OwnedFd),
 }
 
-/// Becomes `program`; for a forked child. `monitor` is a link for the lines of the SFTP server.
-pub fn run(program: &Program<'_>, standard: &Standard, monitor: Option<OwnedFd>) -> ! {
+/// Becomes `program`; for a forked child. `links` are to the monitor and to `net`, for the SFTP
+/// server.
+pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2]>) -> ! {
     if connect(standard).is_err() {
         sys::exit(STATUS_FAILED);
     }
-    let monitor = match monitor {
-        Some(monitor) => sys::keep_only([monitor]).ok().map(|[monitor]| monitor),
+    let links = match links {
+        Some(links) => sys::keep_only(links).ok(),
         None => {
             sys::close_from(3);
             None
@@ -132,7 +135,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, monitor: Option<OwnedFd>)
     }
     run_startup_file(program, home, environment.entries());
     match program.task {
-        Task::Sftp(arguments) => serve_sftp(policy, arguments, monitor),
+        Task::Sftp(arguments) => serve_sftp(program, arguments, links),
         Task::SftpOnly => {
             say(sys::standard_output(), SFTP_ONLY);
             sys::exit(STATUS_FAILED)
@@ -143,7 +146,8 @@ pub fn run(program: &Program<'_>, standard: &Standard, monitor: Option<OwnedFd>)
 }
 
 /// No exec: this process has the code, and nothing of anybody else's.
-fn serve_sftp(policy: &Policy, arguments: &[u8], monitor: Option<OwnedFd>) -> ! {
+fn serve_sftp(program: &Program<'_>, arguments: &[u8], links: Option<[OwnedFd; 2]>) -> ! {
+    let policy = program.policy;
     sys::block_write_signals();
     let _ = rustix::thread::set_name(c"sftp");
     // A server that waits for a device or a FIFO does not see its client leave.
@@ -152,10 +156,19 @@ fn serve_sftp(policy: &Policy, arguments: &[u8], monitor: Option<OwnedFd>) -> ! 
         name: policy.identity.name.to_vec(),
         home: policy.identity.home.to_vec(),
     };
+    let (monitor, sharing) = match links {
+        Some([monitor, net]) => {
+            let sharing = Sharing::new(Link::new(net), program.session);
+            let sharing = program.terminal.is_none().then_some(sharing);
+            (Some(Link::new(monitor)), sharing)
+        }
+        None => (None, None),
+    };
     sys::exit(sftp::serve_session(sftp::Session {
         arguments,
         account,
-        monitor: monitor.map(Link::new),
+        monitor,
+        sharing,
         audit: policy.sftp_audit,
     }))
 }

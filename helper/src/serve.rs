@@ -402,8 +402,12 @@ impl Peers for Links {
         Ok(self.monitor.send(0, frame, &[], true)?)
     }
 
-    fn share_monitor(&self) -> Option<OwnedFd> {
-        rustix::io::fcntl_dupfd_cloexec(&self.monitor, 0).ok()
+    fn share(&self) -> Option<[OwnedFd; 2]> {
+        let net = self.net.as_ref()?;
+        Some([
+            rustix::io::fcntl_dupfd_cloexec(&self.monitor, 0).ok()?,
+            rustix::io::fcntl_dupfd_cloexec(net, 0).ok()?,
+        ])
     }
 
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), End> {

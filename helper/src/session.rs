@@ -38,8 +38,9 @@ pub trait Peers {
     -> Result<(), Self::Error>;
     /// Sends to the monitor.
     fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), Self::Error>;
-    /// Another descriptor of the link to the monitor, for a child that writes log lines.
-    fn share_monitor(&self) -> Option<OwnedFd>;
+    /// Other descriptors of the links to the monitor and to `net`, for a child that is the SFTP
+    /// server: it tells the one and hands files to the other.
+    fn share(&self) -> Option<[OwnedFd; 2]>;
     /// A log line of `level` (1 error to 5 trace).
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
 }
@@ -378,12 +379,18 @@ impl Sessions {
         };
         let started = match decide(&self.policy, &start.program) {
             Some(decision) => {
-                let monitor = match decision.task {
-                    Task::Sftp(_) => peers.share_monitor(),
+                let links = match decision.task {
+                    Task::Sftp(_) => {
+                        // A terminal would change what passes through it.
+                        if matches!(session.terminal, TerminalState::None) {
+                            peers.to_net(&SessionToNet::ServesFiles { session: number }, &[])?;
+                        }
+                        peers.share()
+                    }
                     _ => None,
                 };
                 let environment = &start.environment;
-                launch(&self.policy, session, &decision, environment, monitor)
+                launch(&self.policy, session, &decision, environment, links)
             }
             None => Err(Errno::PERM),
         };
@@ -511,7 +518,7 @@ fn launch(
     session: &mut Session,
     decision: &Decision<'_>,
     environment: &[(Bytes, Bytes)],
-    monitor: Option<OwnedFd>,
+    links: Option<[OwnedFd; 2]>,
 ) -> Result<(Process, Vec<OwnedFd>), Errno> {
     let terminal = core::mem::replace(&mut session.terminal, TerminalState::None);
     let mut ours = Vec::new();
@@ -534,6 +541,7 @@ fn launch(
         .flatten();
     let program = program::Program {
         policy,
+        session: session.number.unwrap_or_default(),
         auth_info: auth_info.as_ref().map(AuthInfo::path),
         task: decision.task,
         original_command: decision.original_command,
@@ -544,7 +552,7 @@ fn launch(
             .map(|(term, path)| (&**term, path.as_slice())),
     };
     match sys::fork()? {
-        Forked::Child => program::run(&program, &standard, monitor),
+        Forked::Child => program::run(&program, &standard, links),
         Forked::Parent(pid) => {
             let process = Process {
                 pid,

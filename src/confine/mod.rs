@@ -42,6 +42,8 @@ pub struct Confinement {
     pub accepts: bool,
     /// Runs an HTTP server, which has its own ways with sockets.
     pub serves_http: bool,
+    /// Reads and writes files that others open for it: those of a user, for that user.
+    pub has_files: bool,
 }
 
 /// Which step failed.
@@ -72,7 +74,7 @@ impl std::error::Error for ConfineError {}
 /// A step that the kernel has failed: the process must not go on.
 pub fn confine(confinement: &Confinement) -> Result<Vec<&'static str>, ConfineError> {
     let mut missing = Vec::new();
-    forbid_files_and_cores()?;
+    forbid_files_and_cores(confinement.has_files)?;
     missing.extend(root::make_empty(confinement.identity.is_some())?);
     if let Some(identity) = confinement.identity {
         privileges::become_identity(identity)?;
@@ -89,20 +91,23 @@ pub fn confine(confinement: &Confinement) -> Result<Vec<&'static str>, ConfineEr
 ///
 /// A step failed: the process must not go on.
 pub fn give_up_rights(identity: Option<Identity>) -> Result<(), ConfineError> {
-    forbid_files_and_cores()?;
+    forbid_files_and_cores(false)?;
     if let Some(identity) = identity {
         privileges::become_identity(identity)?;
     }
     privileges::give_up()
 }
 
-/// No file grows (there should be none), and no memory image is ever written.
-fn forbid_files_and_cores() -> Result<(), ConfineError> {
+/// No file grows (there should be none, but where that is the work), and no memory image is ever
+/// written.
+fn forbid_files_and_cores(has_files: bool) -> Result<(), ConfineError> {
     let none = || Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    setrlimit(Resource::Fsize, none()).map_err(step("RLIMIT_FSIZE"))?;
+    if !has_files {
+        setrlimit(Resource::Fsize, none()).map_err(step("RLIMIT_FSIZE"))?;
+    }
     setrlimit(Resource::Core, none()).map_err(step("RLIMIT_CORE"))
 }
 

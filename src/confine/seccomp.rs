@@ -51,7 +51,7 @@ pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>,
     }
     // rustix asks the kernel once, by prctl, and remembers: it must not be the first time later.
     let _ = rustix::param::page_size();
-    let Rules { refused, allowed } = rules(confinement.accepts, confinement.serves_http);
+    let Rules { refused, allowed } = rules(confinement);
     compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
     compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
     Ok(None)
@@ -64,17 +64,31 @@ struct Rules {
     allowed: Vec<Rule>,
 }
 
-fn rules(accepts: bool, serves_http: bool) -> Rules {
+fn rules(confinement: &Confinement) -> Rules {
     let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
     let mut allowed = [ALWAYS, &refused].concat();
-    if accepts {
+    if confinement.accepts {
         allowed.push(always(libc::SYS_accept4));
     }
-    if serves_http {
+    if confinement.serves_http {
         allowed.extend_from_slice(HTTP);
+    }
+    if confinement.has_files {
+        allowed.extend(FILES.iter().copied());
     }
     Rules { refused, allowed }
 }
+
+/// For files that others opened.
+const FILES: &[Rule] = &[
+    always(libc::SYS_pread64),
+    always(libc::SYS_pwrite64),
+    always(libc::SYS_writev),
+    #[cfg(target_pointer_width = "64")]
+    always(libc::SYS_fstatfs),
+    #[cfg(target_pointer_width = "32")]
+    always(libc::SYS_fstatfs64),
+];
 
 /// Whether this kernel has seccomp filters at all (CONFIG_SECCOMP_FILTER).
 fn available() -> bool {
@@ -294,6 +308,19 @@ mod tests {
     use super::*;
     use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS};
 
+    const WITH_ALL: Confinement = Confinement {
+        identity: None,
+        accepts: true,
+        serves_http: true,
+        has_files: true,
+    };
+    const WITH_NOTHING: Confinement = Confinement {
+        identity: None,
+        accepts: false,
+        serves_http: false,
+        has_files: false,
+    };
+
     /// One instruction of either program: code, jt, jf, k.
     type Instruction = (u16, u8, u8, u32);
 
@@ -342,7 +369,7 @@ mod tests {
 
     #[test]
     fn both_compilers_decide_alike() {
-        let Rules { refused, allowed } = rules(true, true);
+        let Rules { refused, allowed } = rules(&WITH_ALL);
         let pairs = [
             (
                 ours(&refused, own::Otherwise::AllowAndRefuseThese),
@@ -394,7 +421,7 @@ mod tests {
 
     #[test]
     fn what_would_be_a_way_out_ends_the_process() {
-        let allowed = ours(&rules(true, true).allowed, own::Otherwise::EndTheProcess);
+        let allowed = ours(&rules(&WITH_ALL).allowed, own::Otherwise::EndTheProcess);
         for number in [
             libc::SYS_execve,
             libc::SYS_execveat,
@@ -426,7 +453,7 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_the_call_alone_does_not() {
-        let allowed = ours(&rules(false, false).allowed, own::Otherwise::EndTheProcess);
+        let allowed = ours(&rules(&WITH_NOTHING).allowed, own::Otherwise::EndTheProcess);
         let verdict = |number: c_long, arguments: [u64; 6]| {
             run(&allowed, call(number), arguments) == SECCOMP_RET_ALLOW
         };

@@ -703,10 +703,17 @@ impl<'a> Connection<'a> {
                 watch(Source::Served(spot), descriptor, flags);
             });
         }
-        let rest = self
-            .timers
-            .next()
-            .map(|at| at.saturating_duration_since(Instant::now()));
+        let has_work = self
+            .service
+            .as_ref()
+            .is_some_and(|service| service.has_work(&self.core));
+        let rest = if has_work {
+            Some(Duration::ZERO)
+        } else {
+            self.timers
+                .next()
+                .map(|at| at.saturating_duration_since(Instant::now()))
+        };
         let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
         match poll(&mut set, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -57,6 +57,60 @@ fn is_listening(descriptor: &OwnedFd) -> bool {
     sockopt::socket_acceptconn(descriptor) == Ok(true)
 }
 
+/// What a file may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access {
+    pub read: bool,
+    pub write: bool,
+}
+
+/// File systems that live on disks or in memory, by their numbers in statfs(2): reading and writing
+/// there may take time but not wait for anybody. FUSE and network file systems are not among them;
+/// overlays are, since they are the root of many small boxes, and what a user could put below one
+/// holds up that user's connection only.
+const LOCAL_FILE_SYSTEMS: [u64; 18] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0xf2f5_2010, // f2fs
+    0x794c_7630, // overlayfs
+    0x2405_1905, // ubifs
+    0x72b6,      // jffs2
+    0x7371_7368, // squashfs
+    0xe0f5_e1e2, // erofs
+    0x4d44,      // vfat
+    0x2011_bab0, // exfat
+    0x7366_746e, // ntfs3
+    0x2fc1_2fc1, // zfs
+    0xca45_1a4e, // bcachefs
+    0x9660,      // iso9660
+    0x3434,      // nilfs2
+];
+
+/// A regular file that can be read and written without waiting for anybody.
+pub(super) fn regular_file(descriptor: OwnedFd) -> Option<(OwnedFd, Access)> {
+    let is_regular =
+        FileType::from_raw_mode(fstat(&descriptor).ok()?.st_mode) == FileType::RegularFile;
+    let flags = fcntl_getfl(&descriptor).ok()?;
+    if !is_regular || flags.intersects(OFlags::APPEND | OFlags::PATH | OFlags::DIRECT) {
+        return None;
+    }
+    let kind = rustix::fs::fstatfs(&descriptor).ok()?.f_type;
+    // The kernel's number is a word that some architectures extend with its sign.
+    let kind = u64::try_from(i128::from(kind) & 0xffff_ffff).ok()?;
+    if !LOCAL_FILE_SYSTEMS.contains(&kind) {
+        return None;
+    }
+    let mode = flags & OFlags::ACCMODE;
+    let access = Access {
+        read: mode != OFlags::WRONLY,
+        write: mode != OFlags::RDONLY,
+    };
+    Some((descriptor, access))
+}
+
 fn is_pipe(descriptor: &OwnedFd) -> Option<bool> {
     Some(FileType::from_raw_mode(fstat(descriptor).ok()?.st_mode) == FileType::Fifo)
 }
@@ -92,6 +146,26 @@ mod tests {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         let master = terminal_master(master).unwrap();
         assert!(fcntl_getfl(master).unwrap().contains(OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn takes_files_that_wait_for_nobody() {
+        let open =
+            |path: &str, flags| rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let own = own.to_str().unwrap();
+        let (_, access) = regular_file(open(own, OFlags::RDONLY)).unwrap();
+        assert_eq!((access.read, access.write), (true, false));
+        for (path, flags) in [
+            (own, OFlags::PATH),
+            ("/", OFlags::RDONLY),
+            ("/dev/zero", OFlags::RDONLY),
+            ("/proc/self/status", OFlags::RDONLY),
+        ] {
+            assert!(regular_file(open(path, flags)).is_none(), "{path}");
+        }
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        assert!(regular_file(reader).is_none());
     }
 
     #[test]

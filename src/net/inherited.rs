@@ -20,6 +20,8 @@ pub(super) struct Inherited {
     pub link: Link,
     /// Sockets to accept from.
     pub listeners: Vec<OwnedFd>,
+    /// It serves one user, and no strangers.
+    pub serves_user: bool,
     /// Whom to become; `None` without root.
     pub identity: Option<Identity>,
 }
@@ -27,8 +29,7 @@ pub(super) struct Inherited {
 impl Inherited {
     /// Takes what is there. `None`: this process was not started by a monitor.
     pub(super) fn take() -> Option<Self> {
-        // Whom this serves shows in what it is given: listeners, or connections of a user.
-        env::var_os("AGENT_NET")?;
+        let serves_user = env::var_os("AGENT_NET")? == "users";
         let identity = match (number("AGENT_UID"), number("AGENT_GID")) {
             (Some(uid), Some(gid)) => Some(Identity { uid, gid }),
             (None, None) => None,
@@ -45,6 +46,7 @@ impl Inherited {
         Some(Self {
             link,
             listeners,
+            serves_user,
             identity,
         })
     }

@@ -11,6 +11,7 @@ mod banner;
 mod client;
 mod connection;
 mod descriptors;
+mod files;
 mod forward_requests;
 mod forwards;
 mod helper_queue;
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
         identity: inherited.identity,
         accepts: true,
         serves_http: false,
+        has_files: inherited.serves_user,
     };
     let missing = match confine::confine(&confinement) {
         Ok(missing) => missing,

@@ -111,7 +111,7 @@ impl Relay {
                 Stream::Data,
                 &self.socket,
                 &mut self.ready,
-                false,
+                (false, &mut |_| {}),
             );
             if ended {
                 self.reading = false;

@@ -393,6 +393,11 @@ impl Service {
         self.forwards_first = !self.forwards_first;
     }
 
+    /// There is more to do without anything to wait for.
+    pub(super) fn has_work(&self, core: &Core) -> bool {
+        self.sessions.has_work(core)
+    }
+
     /// Calls `watch` with every descriptor to wait for.
     pub(super) fn poll_set<'a>(
         &'a self,

@@ -208,12 +208,16 @@ impl Sessions {
             | SessionToNet::NoTerminal { session }
             | SessionToNet::Started { session, .. }
             | SessionToNet::NotStarted { session }
+            | SessionToNet::ServesFiles { session }
+            | SessionToNet::File { session, .. }
             | SessionToNet::Ended { session, .. } => *session,
             SessionToNet::Forward { .. } => return Err(unexpected("a forward for sessions")),
         };
         let takes_descriptors = matches!(
             frame,
-            SessionToNet::TerminalOpened { .. } | SessionToNet::Started { .. }
+            SessionToNet::TerminalOpened { .. }
+                | SessionToNet::Started { .. }
+                | SessionToNet::File { .. }
         );
         if !takes_descriptors && !descriptors.is_empty() {
             return Err(unexpected("descriptors where none belong"));
@@ -264,6 +268,19 @@ impl Sessions {
                 }
                 session.ended(core, ending);
             }
+            SessionToNet::ServesFiles { .. } => {
+                if !matches!(session.stage, Stage::Starting) {
+                    return Err(unexpected("a file server that nobody asked for"));
+                }
+                session.streams.serve_files();
+            }
+            SessionToNet::File { handle, .. } => {
+                let [file] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| unexpected("a file without its descriptor"))?;
+                if !session.streams.add_file(handle, file) {
+                    return Err(unexpected("a file where none are served"));
+                }
+            }
             SessionToNet::Forward { .. } => {}
         }
         Ok(())
@@ -296,6 +313,7 @@ impl Sessions {
             if session.streams.is_terminal() == terminals && session.has_started() {
                 let over = matches!(session.stage, Stage::Over);
                 session.streams.pump_output(core, session.channel, over);
+                pump_files(core, session, over);
             }
         }
     }
@@ -318,6 +336,13 @@ impl Sessions {
             })
     }
 
+    /// There is more to do as soon as the outbox is empty, without anything to wait for.
+    pub(super) fn has_work(&self, core: &Core) -> bool {
+        self.sessions
+            .iter()
+            .any(|session| session.streams.has_replies() && core.send_room(session.channel) > 0)
+    }
+
     /// A stream of the session at `index` became ready.
     pub(super) fn stream_ready(&mut self, core: &mut Core, index: usize, side: Side) {
         let Some(session) = self.sessions.get_mut(index) else {
@@ -335,6 +360,19 @@ impl Sessions {
         self.sessions
             .iter_mut()
             .find(|session| session.channel == channel)
+    }
+}
+
+/// Where files are served: does what the client asked for, as long as answers find room.
+fn pump_files(core: &mut Core, session: &mut Session, over: bool) {
+    while let Some(before) = session.streams.packets_done() {
+        let done = session.flush_input();
+        consumed(core, session.channel, done);
+        session.streams.pump_output(core, session.channel, over);
+        let no_more = done == 0 && session.streams.packets_done() == Some(before);
+        if no_more || session.streams.has_replies() {
+            return;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::descriptors::{pipe_reader, pipe_writer, terminal_master};
+use super::files::Files;
 use crate::limits::{PIPE_BYTES, READS_PER_TURN};
 use crate::ssh::{ChannelId, Core, Stream};
 
@@ -26,6 +27,8 @@ pub(super) struct Streams {
     client_ended: bool,
     output_ready: bool,
     error_ready: bool,
+    /// The program is our SFTP server.
+    files: Option<Box<Files>>,
 }
 
 /// One of the streams, as the poll set names them.
@@ -74,6 +77,33 @@ impl Streams {
     pub(super) fn inherit_input(&mut self, earlier: Self) {
         self.pending = earlier.pending;
         self.client_ended = earlier.client_ended;
+        self.files = earlier.files;
+    }
+
+    /// The program that is being started is our SFTP server.
+    pub(super) fn serve_files(&mut self) {
+        self.files = Some(Box::default());
+    }
+
+    /// The SFTP server hands a file over. False: the program is none.
+    pub(super) fn add_file(&mut self, handle: u32, descriptor: OwnedFd) -> bool {
+        match &mut self.files {
+            Some(files) => {
+                files.add(handle, descriptor);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Files are served, and answers wait for room on the channel.
+    pub(super) fn has_replies(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| files.has_replies())
+    }
+
+    /// How many packets of SFTP were acted on; `None` where no files are served.
+    pub(super) fn packets_done(&self) -> Option<u64> {
+        self.files.as_ref().map(|files| files.packets_done())
     }
 
     /// Data of the client. Gives how many bytes are done with; the others wait for the program.
@@ -82,8 +112,11 @@ impl Streams {
             // Nobody reads it any more; as OpenSSH, the client may go on sending.
             return Ok(data.len());
         }
-        let written = match &self.input {
-            Some(input) if running && self.pending.is_empty() => write(input, data)?,
+        let written = match (&self.input, &mut self.files) {
+            (Some(input), Some(files)) if running && self.pending.is_empty() => {
+                files.take(data, input)?
+            }
+            (Some(input), None) if running && self.pending.is_empty() => write(input, data)?,
             _ => 0,
         };
         self.pending.push(data.get(written..).unwrap_or_default());
@@ -101,22 +134,30 @@ impl Streams {
             return Ok(0);
         };
         let mut total = 0;
-        while !self.pending.is_empty() {
-            match write(input, self.pending.bytes())? {
-                0 => return Ok(total),
-                written => {
-                    self.pending.take(written);
-                    total += written;
-                }
+        loop {
+            let waiting = self.pending.bytes();
+            let written = match &mut self.files {
+                // It may wait for something else than bytes.
+                Some(files) => files.take(waiting, input)?,
+                None if waiting.is_empty() => 0,
+                None => write(input, waiting)?,
+            };
+            if written == 0 {
+                return Ok(total);
             }
+            self.pending.take(written);
+            total += written;
         }
-        Ok(total)
     }
 
     /// Ends the program's input if the client did and all before was written. On a terminal only
     /// the writing stops: the program sees no end, as with OpenSSH.
     pub(super) fn end_drained_input(&mut self) {
-        if self.client_ended && self.pending.is_empty() {
+        let at_rest = self.files.as_ref().is_none_or(|files| files.is_at_rest());
+        if self.client_ended && self.pending.is_empty() && at_rest {
+            if let (Some(input), Some(files)) = (&self.input, &mut self.files) {
+                files.end_input(input);
+            }
             self.input = None;
         }
     }
@@ -149,9 +190,28 @@ impl Streams {
     /// `over`: the program ended, so what a terminal does not have by now never comes.
     pub(super) fn pump_output(&mut self, core: &mut Core, channel: ChannelId, over: bool) {
         let drain = over && self.terminal;
+        if let Some(files) = &mut self.files {
+            files.flush(core, channel);
+            if files.has_replies() {
+                return;
+            }
+        }
+        let files = &mut self.files;
+        let mut observe = |bytes: &[u8]| {
+            if let Some(files) = files {
+                files.observe(bytes);
+            }
+        };
         if self.error_ready {
             let ready = &mut self.error_ready;
-            let ended = pump(core, channel, Stream::Stderr, &self.error, ready, false);
+            let ended = pump(
+                core,
+                channel,
+                Stream::Stderr,
+                &self.error,
+                ready,
+                (false, &mut |_| {}),
+            );
             if ended {
                 self.error = None;
             }
@@ -164,7 +224,7 @@ impl Streams {
                 Stream::Data,
                 &self.output,
                 &mut ready,
-                self.terminal,
+                (self.terminal, &mut observe),
             );
             self.output_ready = ready;
             if ended || (drain && !ready) {
@@ -175,7 +235,13 @@ impl Streams {
 
     /// The descriptors to wait for: output where `room` is left for it, input where data waits.
     pub(super) fn poll_set(&self, room: bool) -> impl Iterator<Item = (Side, BorrowedFd<'_>)> {
-        let input = self.input.as_ref().filter(|_| !self.pending.is_empty());
+        // With files, more can be waited for than the pipe.
+        let waits = match &self.files {
+            Some(files) => files.waits_for_pipe(),
+            None => !self.pending.is_empty(),
+        };
+        let room = room && !self.has_replies();
+        let input = self.input.as_ref().filter(|_| waits);
         [
             (Side::Input, input),
             (Side::Output, self.output.as_ref().filter(|_| room)),
@@ -202,14 +268,14 @@ impl Streams {
 }
 
 /// Reads until there is nothing more, no room, or another's turn. Clears `ready` when there is
-/// nothing more for now; true: the stream ended.
+/// nothing more for now; true: the stream ended. `observe` sees what passes.
 pub(super) fn pump(
     core: &mut Core,
     channel: ChannelId,
     stream: Stream,
     descriptor: &Option<OwnedFd>,
     ready: &mut bool,
-    terminal: bool,
+    (terminal, observe): (bool, &mut dyn FnMut(&[u8])),
 ) -> bool {
     let Some(descriptor) = descriptor else {
         *ready = false;
@@ -226,6 +292,7 @@ pub(super) fn pump(
                 return true;
             }
             Ok(len) => {
+                observe(slot.get(..len).unwrap_or_default());
                 core.send_commit(len);
                 if len < room && !terminal {
                     // Most likely empty now; if not, the poll set says so again. A terminal hands

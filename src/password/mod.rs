@@ -79,6 +79,7 @@ fn answer(request: Request, identity: confine::Identity) -> Verdict {
                 identity: Some(identity),
                 accepts: false,
                 serves_http: false,
+                has_files: false,
             };
             if let Err(error) = confine::confine(&confinement) {
                 return failed(format!("confinement failed: {error}"));

@@ -193,11 +193,57 @@ fn subsystems_are_those_of_the_table() {
     let subsystem = |name: &str| Program::Subsystem { name: name.into() };
     let (output, _, ending) = login.run_program(subsystem("echo"), &[]);
     assert_eq!((output.as_str(), ending), ("subsystem sh\n", EXIT_0));
-    for name in ["sftp", "unknown", "", "ech"] {
+    for name in ["unknown", "", "ech"] {
         login.send_start(1, subsystem(name), &[]);
         let (answer, _) = login.net.receive::<SessionToNet>();
         assert_eq!(answer, SessionToNet::NotStarted { session: 1 }, "{name}");
     }
+}
+
+/// The file server is a fork of the helper, and says so before it starts; what it opens as the user
+/// comes to `net`.
+#[test]
+fn the_file_server_hands_over_what_it_opens() {
+    use std::io::{Read, Write};
+    let mut login = Login::with(|policy| {
+        policy.subsystems = vec![("sftp".into(), "internal-sftp".into())];
+    });
+    login.home.write("file", "content");
+    let sftp = Program::Subsystem {
+        name: "sftp".into(),
+    };
+    login.send_start(1, sftp, &[]);
+    let (first, _) = login.net.receive::<SessionToNet>();
+    assert_eq!(first, SessionToNet::ServesFiles { session: 1 });
+    let (started, mut ends) = login.net.receive::<SessionToNet>();
+    assert!(matches!(started, SessionToNet::Started { session: 1, .. }));
+    let mut output = std::fs::File::from(ends.remove(1));
+    let mut input = std::fs::File::from(ends.remove(0));
+    input.write_all(b"\0\0\0\x05\x01\0\0\0\x03").unwrap();
+    let open = b"\0\0\0\x15\x03\0\0\0\x09\0\0\0\x04file\0\0\0\x01\0\0\0\0";
+    input.write_all(open).unwrap();
+    let (file, mut descriptors) = login.net.receive::<SessionToNet>();
+    assert!(
+        matches!(file, SessionToNet::File { session: 1, .. }),
+        "{file:?}"
+    );
+    let mut content = String::new();
+    let mut file = std::fs::File::from(descriptors.remove(0));
+    file.read_to_string(&mut content).unwrap();
+    assert_eq!(content, "content");
+    assert!(file.write_all(b"x").is_err(), "opened for reading");
+    drop(input);
+    let mut replies = Vec::new();
+    output.read_to_end(&mut replies).unwrap();
+    assert_eq!(replies[4], 2, "VERSION");
+    let (ended, _) = login.net.receive::<SessionToNet>();
+    assert_eq!(
+        ended,
+        SessionToNet::Ended {
+            session: 1,
+            ending: EXIT_0
+        }
+    );
 }
 
 #[test]

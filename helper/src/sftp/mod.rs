@@ -17,6 +17,7 @@ pub mod options;
 pub mod packet;
 pub mod request;
 pub mod server;
+pub mod sharing;
 pub mod status;
 pub mod stream;
 pub mod transfer;
@@ -35,6 +36,7 @@ use names::{Database, Names};
 use options::{Options, Refusal, USAGE};
 use request::KINDS;
 use server::{Account, Server};
+use sharing::Sharing;
 
 /// A session of a connection.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Session<'a> {
     pub account: Account,
     /// For log lines and events.
     pub monitor: Option<Link>,
+    /// To hand files to `net`.
+    pub sharing: Option<Sharing>,
     /// The monitor wants to know what is done to files.
     pub audit: bool,
 }
@@ -68,7 +72,7 @@ pub fn serve_session(session: Session<'_>) -> i32 {
         monitor: session.monitor,
         audit: session.audit,
     };
-    serve(options, session.account, log)
+    serve(options, session.account, log, session.sharing)
 }
 
 /// Serves standard input and output as a program of its own; gives the exit status.
@@ -91,10 +95,10 @@ pub fn serve_alone<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> i32 {
         monitor: None,
         audit: false,
     };
-    serve(options, Account { name, home }, log)
+    serve(options, Account { name, home }, log, None)
 }
 
-fn serve(options: Options, account: Account, mut log: Log) -> i32 {
+fn serve(options: Options, account: Account, mut log: Log, sharing: Option<Sharing>) -> i32 {
     if let Some(mask) = options.umask {
         umask(Mode::from_raw_mode(mask));
     }
@@ -108,7 +112,7 @@ fn serve(options: Options, account: Account, mut log: Log) -> i32 {
     }
     log.line(3, &[b"session opened for local user ", &account.name]);
     let name = account.name.clone();
-    let mut server = Server::new(options, account, log);
+    let mut server = Server::new(options, account, log, sharing);
     let status = stream::run(&mut server, sys::standard_input(), sys::standard_output());
     server.finish();
     server

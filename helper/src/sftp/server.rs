@@ -22,10 +22,11 @@ use super::names::{Database, Names};
 use super::options::Options;
 use super::packet::{Fields, Malformed, Replies};
 use super::request::{Decoded, HandleName, KINDS, Kind, Request, decode};
+use super::sharing::Sharing;
 use super::status::Status;
 use super::transfer::{self, Copy};
 use super::zone::Zone;
-use crate::frame::FileOperation;
+use crate::frame::{FileOperation, SFTP_TOTALS};
 use crate::path::resolve;
 use crate::sys;
 use crate::text::c_string;
@@ -71,11 +72,15 @@ pub struct Server {
     zone: Option<Zone>,
     replies: Replies,
     is_initialised: bool,
+    sharing: Option<Sharing>,
 }
 
 impl Server {
     /// A server without open files.
-    pub fn new(options: Options, account: Account, log: Log) -> Self {
+    pub fn new(options: Options, account: Account, log: Log, sharing: Option<Sharing>) -> Self {
+        // Who may not read or write here must not do so elsewhere.
+        let serves = [Kind::Read, Kind::Write].map(|kind| options.permits(kind));
+        let sharing = sharing.filter(|_| serves == [true; 2]);
         Self {
             options,
             account,
@@ -86,6 +91,7 @@ impl Server {
             zone: None,
             replies: Replies::default(),
             is_initialised: false,
+            sharing,
         }
     }
 
@@ -103,6 +109,11 @@ impl Server {
     pub fn serve(&mut self, packet: &[u8], client: BorrowedFd<'_>) -> Result<(), Broken> {
         if let Some((&INIT, version)) = packet.split_first() {
             return self.init(version);
+        }
+        if let Some((&SFTP_TOTALS, totals)) = packet.split_first() {
+            if self.sharing.is_some() && self.add_totals(totals) {
+                return Ok(());
+            }
         }
         if !self.is_initialised {
             return Err(Broken("a request before the version"));
@@ -128,6 +139,19 @@ impl Server {
             Ok(request) => self.answer(id, kind, &request, client),
         }
         Ok(())
+    }
+
+    /// What `net` read and wrote by itself; false: this is no such packet.
+    fn add_totals(&mut self, totals: &[u8]) -> bool {
+        let mut fields = Fields::new(totals);
+        let (Ok(handle), Ok(read), Ok(written)) = (fields.u32(), fields.u64(), fields.u64()) else {
+            return false;
+        };
+        if let Some(open) = self.handles.file(Some(handle)) {
+            open.read_bytes = open.read_bytes.saturating_add(read);
+            open.written_bytes = open.written_bytes.saturating_add(written);
+        }
+        true
     }
 
     /// An attempt is worth an event too.
@@ -295,6 +319,11 @@ impl Server {
             self.log.line(1, &[b"too many open files"]);
             return self.status(id, Status::Failure);
         };
+        if let (Form::File { appends: false }, Some(sharing), Some(open)) =
+            (form, &mut self.sharing, self.handles.get(Some(name)))
+        {
+            sharing.offer(name, &open.descriptor);
+        }
         self.replies.begin(HANDLE, id);
         self.replies.string(&name.to_be_bytes());
         self.replies.end();

@@ -1,0 +1,47 @@
+//! Files that go to the connection's `net`, which then reads and writes them by itself.
+//!
+//! It saves two copies and two changes of process for each request. Everything about it is an offer:
+//! a file that `net` does not take, or was not given, is served here. What could block stays here:
+//! FIFOs and devices (`net` also looks at the kind of file system), and so do appending writes, whose
+//! place only the kernel knows.
+#![forbid(unsafe_code)]
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::FileType;
+use rustix::process::{Resource, getrlimit};
+
+use crate::frame::SessionToNet;
+use crate::link::Link;
+use crate::path::file_type;
+
+/// The link to `net`, shared with the helper that forked this server: frames of one datagram do not
+/// mix.
+#[derive(Debug)]
+pub struct Sharing {
+    link: Link,
+    session: u32,
+}
+
+impl Sharing {
+    /// For the session that `net` knows as `session`.
+    pub fn new(link: Link, session: u32) -> Self {
+        Self { link, session }
+    }
+
+    /// Offers `file`, which the client calls `handle`. A full queue is no reason to wait.
+    pub fn offer(&mut self, handle: u32, file: &OwnedFd) {
+        let is_regular =
+            rustix::fs::fstat(file).is_ok_and(|stat| file_type(&stat) == FileType::RegularFile);
+        // `net` has the limits of the server; one that it met would end it for all its clients.
+        let is_limited = getrlimit(Resource::Fsize).current.is_some();
+        if !is_regular || is_limited {
+            return;
+        }
+        let frame = SessionToNet::File {
+            session: self.session,
+            handle,
+        };
+        // Where that fails, the file is served here.
+        let _ = self.link.send(0, &frame, &[file.as_fd()], false);
+    }
+}
