@@ -213,6 +213,10 @@ impl Dump {
     fn sessions(&mut self, options: &Options) {
         self.path("banner", options.banner.as_ref());
         self.line("maxsessions", options.max_sessions);
+        match options.max_logins_per_user {
+            u32::MAX => self.line("maxloginsperuser", "none"),
+            limit => self.line("maxloginsperuser", limit),
+        }
         let command = options
             .force_command
             .as_deref()

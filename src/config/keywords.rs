@@ -83,6 +83,7 @@ pub enum Keyword {
     Macs,
     Match,
     MaxAuthTries,
+    MaxLoginsPerUser,
     MaxSessions,
     MaxStartups,
     PasswordAuthentication,
@@ -431,6 +432,7 @@ pub const TABLE: &[Entry] = &[
     set("DebugService", Keyword::DebugService),
     set("HelperMode", Keyword::HelperMode),
     set("HostKeyDir", Keyword::HostKeyDir),
+    set_in_match("MaxLoginsPerUser", Keyword::MaxLoginsPerUser),
     set("PrivsepUser", Keyword::PrivsepUser),
     set_in_match("SftpAudit", Keyword::SftpAudit),
 ];

@@ -108,6 +108,8 @@ pub struct Options {
     pub ip_qos: (u8, u8),
     pub kbd_interactive_authentication: bool,
     pub max_auth_tries: u32,
+    /// `u32::MAX`: no limit.
+    pub max_logins_per_user: u32,
     pub max_sessions: u32,
     pub password_authentication: bool,
     pub permit_empty_passwords: bool,
@@ -232,6 +234,7 @@ impl Options {
             ip_qos: set.ip_qos.unwrap_or((0xb8, 0)),
             kbd_interactive_authentication: set.kbd_interactive_authentication.unwrap_or(true),
             max_auth_tries: set.max_auth_tries.unwrap_or(6),
+            max_logins_per_user: set.max_logins_per_user.unwrap_or(u32::MAX),
             max_sessions: set.max_sessions.unwrap_or(10),
             password_authentication: set.password_authentication.unwrap_or(true),
             permit_empty_passwords: set.permit_empty_passwords.unwrap_or(false),

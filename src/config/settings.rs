@@ -97,6 +97,7 @@ settings! { Settings {
     login_grace_s: Option<u32>,
     macs: Option<Vec<String>>,
     max_auth_tries: Option<u32>,
+    max_logins_per_user: Option<u32>,
     max_sessions: Option<u32>,
     max_startups: Option<(u32, u32, u32)>,
     password_authentication: Option<bool>,
@@ -265,6 +266,12 @@ fn set(
         Keyword::Macs => to.macs = Some(algorithms(Kind::Mac, line, warn)?),
         Keyword::MaxAuthTries => {
             to.max_auth_tries = Some(value::number(single(line)?, 1, most)?);
+        }
+        Keyword::MaxLoginsPerUser => {
+            to.max_logins_per_user = Some(match value::none_or(single(line)?) {
+                None => u32::MAX,
+                Some(limit) => value::number(limit, 1, most)?,
+            });
         }
         Keyword::MaxSessions => to.max_sessions = Some(value::number(single(line)?, 0, most)?),
         Keyword::MaxStartups => to.max_startups = Some(value::max_startups(single(line)?)?),

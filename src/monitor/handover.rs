@@ -10,7 +10,7 @@ use agent_helper::wire::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use zeroize::Zeroize;
 
-use super::connection::{Attempt, Done, HandOver, Live, LoggedUser, Phase};
+use super::connection::{Attempt, Connection, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
@@ -53,6 +53,11 @@ impl Monitor {
 
     /// All methods succeeded: freeze, become, hand over.
     pub(super) fn login_accepted(&mut self, key: ConnectionKey) {
+        if self.has_too_many_logins(key) {
+            let text = b"You are logged in as often as this server permits.\r\n";
+            self.send_banner(key, text);
+            return self.refuse_request(key, Some("max-logins-per-user"));
+        }
         let prepared = self.prepare_hand_over(key);
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
@@ -83,6 +88,22 @@ impl Monitor {
                 self.refuse_request(key, Some("hand-over"));
             }
         }
+    }
+
+    /// MaxLoginsPerUser: logins that were accepted and are not over.
+    fn has_too_many_logins(&mut self, key: ConnectionKey) -> bool {
+        let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else {
+            return false;
+        };
+        let (uid, limit) = (attempt.account.uid, attempt.options.max_logins_per_user);
+        let is_one = |connection: &&Connection| match &connection.phase {
+            Phase::Live(live) => live.login.uid == uid,
+            Phase::HandingOver(hand_over) => hand_over.login.uid == uid,
+            _ => false,
+        };
+        limit != u32::MAX
+            && self.connections.values().filter(is_one).count()
+                >= usize::try_from(limit).unwrap_or(usize::MAX)
     }
 
     fn prepare_hand_over(

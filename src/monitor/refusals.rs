@@ -92,6 +92,10 @@ const REASONS: &[(&str, &str)] = &[
         "max-auth-tries",
         "offer one key: ssh -o IdentitiesOnly=yes -i KEY; or raise MaxAuthTries",
     ),
+    (
+        "max-logins-per-user",
+        "end one of the user's logins, or raise MaxLoginsPerUser",
+    ),
     ("login-grace-time", "raise LoginGraceTime for slow clients"),
     (
         "hand-over",

@@ -46,6 +46,7 @@ fn the_page_of_keywords_is_the_table_of_the_program() {
         "DebugService",
         "HelperMode",
         "HostKeyDir",
+        "MaxLoginsPerUser",
         "PrivsepUser",
         "SftpAudit",
     ];

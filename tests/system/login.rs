@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("login::max_auth_tries", max_auth_tries),
     Case::new("login::login_grace_time", login_grace_time),
     Case::new("login::max_startups", max_startups),
+    Case::new("login::logins_per_user", logins_per_user).only_agent(),
     Case::new("login::log_lines", log_lines),
     Case::new("login::hostile_names", hostile_names),
     Case::new("login::shell_must_exist", shell_must_exist),
@@ -134,6 +135,34 @@ fn max_startups(world: &World) {
     let ran = clients::ssh_run(&server, &user, "echo in");
     assert_eq!(ran.code(), Some(255), "{}", ran.out());
     held.clear();
+    wait_until("a login again", LIMIT, || {
+        clients::ssh_run(&server, &user, "echo in").out() == "in\n"
+    });
+}
+
+fn logins_per_user(world: &World) {
+    let (user, other) = (world.user(), world.user());
+    let server = world.server(&["MaxLoginsPerUser 2"]);
+    let stay = || {
+        let mut ssh = clients::ssh(&server, &user);
+        let running = clients::Running::start_open(ssh.arg("cat"));
+        server.wait_for_log(&["event=login", &user.name]);
+        running
+    };
+    let mut first = stay();
+    let _second = stay();
+    wait_until("two logins", LIMIT, || {
+        server.log_text().matches("event=login").count() == 2
+    });
+    let mut third = clients::talkative(&clients::ssh(&server, &user));
+    let refused = clients::run(third.arg("echo in"));
+    assert_eq!(refused.code(), Some(255), "{}", refused.out());
+    assert!(refused.err().contains("as often as"), "{}", refused.err());
+    server.wait_for_log(&["event=refused", &user.name, "reason=max-logins-per-user"]);
+    // Each account counts for itself.
+    let ran = clients::ssh_run(&server, &other, "echo in");
+    assert_eq!(ran.success(), "in\n");
+    drop(first.child.stdin.take());
     wait_until("a login again", LIMIT, || {
         clients::ssh_run(&server, &user, "echo in").out() == "in\n"
     });
