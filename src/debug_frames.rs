@@ -7,8 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
+
 use agent_helper::wire::Bytes;
-use agent_helper::wire_enum;
+use agent_helper::{wire_enum, wire_struct};
 
 wire_enum! {
     /// From the debug process to the monitor.
@@ -37,6 +39,172 @@ wire_enum! {
             /// The line, escaped by the monitor.
             message: Bytes,
         },
+        /// Is the server ready, and what does it work with?
+        7 => GetReadiness,
+        /// The live connections, from the one behind `after` on.
+        8 => GetSessions {
+            /// An id; 0: from the first.
+            after: u64,
+        },
+        /// End this connection.
+        9 => Close {
+            /// Its id.
+            id: u64,
+        },
+        /// Accept no more; end with the last connection.
+        10 => Drain,
+        /// All counters.
+        11 => GetMetrics,
+        /// The last refusals.
+        12 => GetRefusals {
+            /// Of this user or address only.
+            whom: Option<Bytes>,
+        },
+        /// The penalties of now.
+        13 => GetPenalties,
+        /// Forget the penalty of this address, or all.
+        14 => ClearPenalties {
+            /// As text.
+            address: Option<Bytes>,
+        },
+        /// Refuse connections from this address from now on, for so long.
+        15 => SetPenalty {
+            /// As text.
+            address: Bytes,
+            /// 0: let it in.
+            seconds: u32,
+        },
+    }
+}
+
+wire_struct! {
+    /// What the server works with.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct Readiness {
+        /// Connections are accepted.
+        pub ready: bool,
+        /// It accepts no more and ends with its last connection.
+        pub draining: bool,
+        /// The monitor's process id.
+        pub pid: u32,
+        /// Seconds since 1970 at its start.
+        pub started_s: u64,
+        /// From where the helper is executed.
+        pub helper_mode: Bytes,
+        /// Better ways, and why they were not taken.
+        pub helper_refusals: Vec<(Bytes, Bytes)>,
+        /// The server's keys.
+        pub host_keys: Vec<HostKeyFact>,
+        /// Where it listens.
+        pub listeners: Vec<SocketAddr>,
+        /// Parts of the confinement that this kernel does not have.
+        pub missing: Vec<Bytes>,
+    }
+}
+
+wire_struct! {
+    /// A host key.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct HostKeyFact {
+        /// Its type.
+        pub name: Bytes,
+        /// Where it is, or should be.
+        pub path: Bytes,
+        /// It survives a restart.
+        pub persisted: bool,
+    }
+}
+
+wire_struct! {
+    /// A live connection.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SessionFact {
+        /// Names it for `Close`; never used twice.
+        pub id: u64,
+        /// Who is logged in, or tries to; escaped.
+        pub user: Bytes,
+        /// Where it stands.
+        pub phase: Bytes,
+        /// The client's end.
+        pub address: Bytes,
+        /// Its port.
+        pub port: u16,
+        /// Seconds since 1970.
+        pub since_s: u64,
+        /// Channels that are open.
+        pub channels: u32,
+        /// Programs that run.
+        pub programs: u32,
+        /// Bytes from the client.
+        pub received: u64,
+        /// Bytes to the client.
+        pub sent: u64,
+        /// The helper's process; 0: none.
+        pub helper_pid: u32,
+        /// Key exchange, ciphers and so on.
+        pub algorithms: Bytes,
+        /// The client's own word about itself; escaped.
+        pub client: Bytes,
+    }
+}
+
+wire_struct! {
+    /// One number of a metric.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Sample {
+        /// Which metric: an index into `metrics::FAMILIES`.
+        pub family: u8,
+        /// Values of its labels.
+        pub labels: Vec<Bytes>,
+        /// The number; of times, microseconds.
+        pub value: u64,
+    }
+}
+
+wire_struct! {
+    /// How long something took, how often.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct HistogramFact {
+        /// Which metric.
+        pub family: u8,
+        /// How many took no longer than each of the bounds, each for itself; the last: longer.
+        pub counts: Vec<u64>,
+        /// All together.
+        pub sum_us: u64,
+    }
+}
+
+wire_struct! {
+    /// A refusal.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct RefusalFact {
+        /// Seconds since 1970.
+        pub at_s: i64,
+        /// Escaped; empty: nobody was named.
+        pub user: Bytes,
+        /// The client's address.
+        pub address: Bytes,
+        /// Its port.
+        pub port: u16,
+        /// The stable code.
+        pub reason: Bytes,
+        /// What to do.
+        pub advice: Bytes,
+    }
+}
+
+wire_struct! {
+    /// A penalty.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct PenaltyFact {
+        /// First address of the block.
+        pub address: Bytes,
+        /// For what.
+        pub offence: Bytes,
+        /// Its connections are refused; else it only adds up.
+        pub active: bool,
+        /// Until then, in seconds from now.
+        pub left_s: u64,
     }
 }
 
@@ -53,6 +221,45 @@ wire_enum! {
         2 => LogLevel {
             /// 0 off to 5 trace.
             level: u8,
+        },
+        /// To `GetReadiness`.
+        3 => Readiness {
+            /// All of it.
+            readiness: Readiness,
+        },
+        /// To `GetSessions`.
+        4 => Sessions {
+            /// In order of their ids.
+            sessions: Vec<SessionFact>,
+            /// There are more behind the last of these.
+            more: bool,
+        },
+        /// It is done.
+        5 => Done {
+            /// To how many connections or penalties.
+            count: u32,
+        },
+        /// To `GetMetrics`.
+        6 => Metrics {
+            /// Counters and gauges.
+            samples: Vec<Sample>,
+            /// Times.
+            histograms: Vec<HistogramFact>,
+        },
+        /// To `GetRefusals`.
+        7 => Refusals {
+            /// The newest first.
+            refusals: Vec<RefusalFact>,
+        },
+        /// To `GetPenalties`.
+        8 => Penalties {
+            /// In order of their addresses.
+            penalties: Vec<PenaltyFact>,
+        },
+        /// What was asked makes no sense.
+        9 => Invalid {
+            /// Why.
+            what: Bytes,
         },
     }
 }

@@ -10,9 +10,12 @@
 
 mod acceptor;
 mod head;
+mod json;
 mod questions;
 mod relay;
 mod routes;
+mod tables;
+mod views;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};

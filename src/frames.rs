@@ -44,6 +44,25 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// A live connection as its `net` knows it.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct ConnectionReport {
+        /// Its number.
+        pub number: u32,
+        /// Bytes from the peer.
+        pub received: u64,
+        /// Bytes to the peer.
+        pub sent: u64,
+        /// Channels that are open.
+        pub channels: u32,
+        /// Key exchanges after the first.
+        pub rekeys: u32,
+        /// In words.
+        pub algorithms: Bytes,
+    }
+}
+
 wire_enum! {
     /// From `net` to the monitor.
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +130,13 @@ wire_enum! {
         11 => AuthResponse {
             /// The response.
             response: Bytes,
+        },
+        /// A part of the answer to [`ToNet::Report`]; connection 0.
+        12 => Report {
+            /// Some of the connections.
+            connections: Vec<ConnectionReport>,
+            /// The rest of them.
+            last: bool,
         },
     }
 }
@@ -274,5 +300,7 @@ wire_enum! {
             /// For the user; of any length that a frame can have.
             text: Bytes,
         },
+        /// Connection 0: what about your connections?
+        17 => Report,
     }
 }

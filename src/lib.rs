@@ -21,6 +21,7 @@ pub mod limits;
 pub mod local_time;
 pub mod logging;
 pub mod memexec;
+pub mod metrics;
 pub mod monitor;
 pub mod net;
 pub mod notify;

@@ -304,6 +304,12 @@ pub const HELPER_SELF_TEST_MS: u64 = 3000;
 
 // The debug service.
 
+/// Connections in one frame of a `net` about all of them, and sessions in one of the monitor: some
+/// 200 bytes each.
+pub const REPORTS_PER_FRAME: usize = 500;
+/// How long a `net` may take to tell about its connections before the answer does without.
+pub const REPORT_TIME_MS: u64 = 2_000;
+
 /// Clients of the debug service at once, those that have not said what they want included: far more
 /// than people look, and each costs a descriptor in two processes.
 pub const DEBUG_CLIENTS_MAX: usize = 64;
@@ -341,6 +347,8 @@ pub const DEBUG_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 pub const DEBUG_DESCRIPTORS_MAX: u64 = 160;
 /// How long the monitor's answer is waited for: it answers within its turn.
 pub const DEBUG_ANSWER_TIME_MS: u64 = 10_000;
+/// Connections that one answer lists.
+pub const SESSIONS_SHOWN_MAX: usize = 20_000;
 /// Frames that wait for one client's thread.
 pub const DEBUG_ANSWERS_MAX: usize = 1024;
 /// `agent debug`: how long the server may be silent, and how much it may say.

@@ -1,13 +1,16 @@
-//! `agent debug`: the debug service's commands. What they print is for people on a terminal and for
-//! scripts with `--json`; every failure says what to do.
+//! `agent debug`: the debug service's commands. What they print is for people, and with `--json` for
+//! programs; every failure says what to do.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::process::geteuid;
 
-use super::debug_client::{Failure, Service, USAGE};
+use super::debug_client::{Failure, REFUSED, Service, USAGE};
 use super::{load, print};
+
+const TABLE: &str = "text/plain";
+const JSON: &str = "application/json";
 
 /// Runs the command that `words` are.
 pub(super) fn run(config: Option<&Path>, words: &[String]) -> ExitCode {
@@ -23,16 +26,91 @@ pub(super) fn run(config: Option<&Path>, words: &[String]) -> ExitCode {
 }
 
 fn dispatch(service: &Service, words: &[String]) -> Result<ExitCode, Failure> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let is_json = |word: &&str| *word == "--json";
+    let accept = match words.iter().any(|word| is_json(&word.as_str())) {
+        true => JSON,
+        false => TABLE,
+    };
+    let words: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !is_json(word))
+        .collect();
+    let get = |target: &str| service.ask("GET", target, "", accept);
+    let post = |target: &str| service.ask("POST", target, "", accept);
     match words.as_slice() {
-        ["get-log-level"] => show(service.ask("GET", "/log-level", "", 0)?),
-        ["set-log-level", level] => show(service.ask("PUT", "/log-level", level, 0)?),
+        ["get-log-level"] => show(get("/log-level")?),
+        ["set-log-level", level] => show(service.ask("PUT", "/log-level", level, accept)?),
+        ["readyz"] => ready(service, accept),
+        ["metrics"] => show(get("/metrics")?),
+        ["sessions"] => show(get("/sessions")?),
+        ["close", id] if is_number(id) => {
+            post(&format!("/sessions/{id}/close"))?;
+            Ok(print(&format!("connection {id} is told to end\n")))
+        }
+        ["drain"] => {
+            let left = post("/drain")?;
+            let left = String::from_utf8_lossy(&left);
+            Ok(print(&format!(
+                "no more connections are accepted; the server ends with the last one, {} are left\n",
+                left.trim()
+            )))
+        }
+        ["why"] => show(get("/refusals")?),
+        ["why", whom] => show(get(&format!("/refusals?for={}", escaped(whom)))?),
+        ["penalties"] => show(get("/penalties")?),
+        ["penalties", "clear"] => cleared(&post("/penalties/clear")?),
+        ["penalties", "clear", address] => {
+            let target = format!("/penalties/clear?address={}", escaped(address));
+            cleared(&post(&target)?)
+        }
+        ["penalties", "set", address, seconds] if is_number(seconds) => {
+            let address = escaped(address);
+            post(&format!(
+                "/penalties/set?address={address}&seconds={seconds}"
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
         _ => Err(usage(words.first().copied())),
     }
 }
 
 fn show(text: Vec<u8>) -> Result<ExitCode, Failure> {
     Ok(print(&String::from_utf8_lossy(&text)))
+}
+
+/// A server that is not ready answers all the same; scripts look at the exit code.
+fn ready(service: &Service, accept: &str) -> Result<ExitCode, Failure> {
+    match service.ask("GET", "/readyz", "", accept) {
+        Ok(text) => show(text),
+        Err(failure) if failure.status == REFUSED => {
+            print(&format!("{}\n", failure.what));
+            Ok(ExitCode::from(REFUSED))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn cleared(count: &[u8]) -> Result<ExitCode, Failure> {
+    let count = String::from_utf8_lossy(count);
+    Ok(print(&format!("{} penalties are cleared\n", count.trim())))
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u64>().is_ok()
+}
+
+/// Fit for a query (RFC 3986 section 2.1).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._:".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
 }
 
 fn usage(command: Option<&str>) -> Failure {

@@ -65,23 +65,24 @@ impl Service {
         }
     }
 
-    /// Asks, and gives the whole answer. `extra_s`: how long the server may need for it on top.
+    /// Asks, and gives the whole answer.
     pub(super) fn ask(
         &self,
         method: &str,
         target: &str,
         body: &str,
-        extra_s: u32,
+        accept: &str,
     ) -> Result<Vec<u8>, Failure> {
-        self.begin(method, target, body, extra_s)?.whole()
+        self.begin(method, target, body, accept, 0)?.whole()
     }
 
-    /// Asks, and gives what comes as a stream.
+    /// Asks, and gives what comes as a stream. `extra_s`: how long the server may need on top.
     pub(super) fn begin(
         &self,
         method: &str,
         target: &str,
         body: &str,
+        accept: &str,
         extra_s: u32,
     ) -> Result<Response, Failure> {
         let mut stream =
@@ -91,7 +92,7 @@ impl Service {
             .set_read_timeout(Some(time))
             .and_then(|()| stream.set_write_timeout(Some(time)));
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: agent\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: agent\r\nAccept: {accept}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         timed
@@ -187,6 +188,7 @@ impl Service {
     fn refused(&self, status: u16, text: &str) -> Failure {
         match status {
             403 => Failure::new(NO_PERMISSION, format!("refused: {text}")),
+            404 if !text.starts_with("nothing is here") => Failure::new(REFUSED, text),
             404 | 405 => Failure::new(
                 UNKNOWN,
                 format!(

@@ -103,6 +103,18 @@ Commands:
   get-log-level         print the level at which is logged
   set-log-level LEVEL   log at this level, everywhere, until SIGHUP or a restart:
                         TRACE, DEBUG, INFO, WARN or ERROR
+  readyz                whether it accepts connections, and what it works with
+  sessions              live connections
+  close ID              end one of them
+  drain                 accept no more, end with the last connection
+  why [WHOM]            the last refusals, of this user or address
+  penalties [clear [ADDRESS]]
+                        penalised addresses; forget one, or all
+  penalties set ADDRESS SECONDS
+                        refuse this address for so long; 0: let it in
+  metrics               counters, in Prometheus' format
+
+With --json, readyz, sessions, why and penalties print JSON.
 
 Exit codes: 0; 1 the server refused; 2 this command line is wrong; 3 no server
 answers; 4 no permission; 5 the server does not know this command.

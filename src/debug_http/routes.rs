@@ -6,10 +6,30 @@ use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::head::CLIENT;
 use super::questions::Monitor;
-use crate::debug_frames::{DebugToMonitor, MonitorToDebug};
-use crate::limits::DEBUG_BODY_MAX_BYTES;
+use super::views::{self, Form};
+use crate::debug_frames::{DebugToMonitor, MonitorToDebug, SessionFact};
+use crate::limits::{DEBUG_BODY_MAX_BYTES, SESSIONS_SHOWN_MAX};
+use crate::metrics::{self, Format};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What GET / says.
+const INDEX: &str = "\
+GET  /healthz               whether the server answers
+GET  /readyz                whether it accepts connections, and what it works with
+GET  /log-level             the level at which is logged
+PUT  /log-level             TRACE, DEBUG, INFO, WARN or ERROR: log at that level
+GET  /metrics               counters, for Prometheus
+GET  /sessions              live connections
+POST /sessions/ID/close     end one
+POST /drain                 accept no more, end with the last connection
+GET  /refusals?for=WHOM     the last refusals, of a user or an address
+GET  /penalties             penalised addresses
+POST /penalties/clear?address=ADDRESS
+                            forget a penalty, or all
+POST /penalties/set?address=ADDRESS&seconds=N
+                            refuse an address for that long; 0: let it in";
 
 /// An answer that is complete.
 struct Answer {
@@ -19,14 +39,24 @@ struct Answer {
 }
 
 impl Answer {
-    fn text(status: u16, text: impl Into<String>) -> Self {
-        let mut body = text.into().into_bytes();
-        body.push(b'\n');
+    fn new(status: u16, kind: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
-            kind: TEXT,
-            body,
+            kind,
+            body: body.into(),
         }
+    }
+
+    fn text(status: u16, text: &str) -> Self {
+        Self::new(status, TEXT, format!("{text}\n"))
+    }
+
+    fn in_form(form: Form, body: String) -> Self {
+        let kind = match form {
+            Form::Json => JSON,
+            Form::Table => TEXT,
+        };
+        Self::new(200, kind, body)
     }
 }
 
@@ -45,41 +75,201 @@ pub(super) fn work(server: &Server, monitor: &Monitor) {
     }
 }
 
+/// One request, on behalf of a client.
+struct Asked<'a> {
+    monitor: &'a Monitor,
+    number: u32,
+    path: &'a str,
+    query: &'a str,
+    accept: String,
+}
+
 fn answer(request: &mut Request, monitor: &Monitor) -> Answer {
-    let Some(number) = client(request) else {
+    let number = field(request, CLIENT).and_then(|number| number.parse().ok());
+    let Some(number) = number else {
         return Answer::text(400, "no client");
     };
     let target = request.url().to_owned();
-    let (path, _query) = target.split_once('?').unwrap_or((&target, ""));
-    let reads = matches!(request.method(), Method::Get | Method::Head);
-    match (path, reads) {
-        ("/", true) => Answer::text(200, INDEX),
-        ("/healthz", true) => match monitor.ask(number, &DebugToMonitor::GetLogLevel) {
-            Some(_) => Answer::text(200, "ok"),
-            None => Answer::text(503, "the monitor does not answer"),
-        },
-        ("/log-level", true) => log_level(monitor, number, &DebugToMonitor::GetLogLevel),
-        ("/log-level", false) if *request.method() == Method::Put => match wanted_level(request) {
-            Some(level) => log_level(monitor, number, &DebugToMonitor::SetLogLevel { level }),
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let asked = Asked {
+        monitor,
+        number,
+        path,
+        query,
+        accept: field(request, "Accept").unwrap_or_default(),
+    };
+    let answered = match request.method() {
+        Method::Get | Method::Head => asked.get(),
+        Method::Put if path == "/log-level" => Some(asked.set_level(request)),
+        Method::Post => asked.post(),
+        _ => None,
+    };
+    answered.unwrap_or_else(|| {
+        if asked.is_known() {
+            Answer::text(405, "not with this method; GET / lists what is here")
+        } else {
+            Answer::text(404, "nothing is here; GET / lists what is")
+        }
+    })
+}
+
+fn field(request: &Request, name: &'static str) -> Option<String> {
+    let mut headers = request.headers().iter();
+    let found = headers.find(|header| header.field.equiv(name))?;
+    Some(found.value.as_str().to_owned())
+}
+
+impl Asked<'_> {
+    /// Whether another method is answered under this path.
+    fn is_known(&self) -> bool {
+        INDEX
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .any(|known| known.split('?').next() == Some(self.path))
+            || self.path.starts_with("/sessions/")
+    }
+
+    fn ask(&self, frame: &DebugToMonitor) -> Option<MonitorToDebug> {
+        self.monitor.ask(self.number, frame)
+    }
+
+    fn get(&self) -> Option<Answer> {
+        let form = Form::accepted(&self.accept);
+        Some(match self.path {
+            "/" => Answer::text(200, INDEX),
+            "/healthz" => match self.ask(&DebugToMonitor::GetLogLevel) {
+                Some(_) => Answer::text(200, "ok"),
+                None => unanswered(),
+            },
+            "/log-level" => self.level(&DebugToMonitor::GetLogLevel),
+            "/readyz" => match self.ask(&DebugToMonitor::GetReadiness) {
+                Some(MonitorToDebug::Readiness { readiness }) => {
+                    let status = if readiness.ready { 200 } else { 503 };
+                    let body = views::readiness(&readiness, form);
+                    Answer {
+                        status,
+                        ..Answer::in_form(form, body)
+                    }
+                }
+                _ => unanswered(),
+            },
+            "/metrics" => {
+                let format = Format::accepted(&self.accept);
+                match self.ask(&DebugToMonitor::GetMetrics) {
+                    Some(MonitorToDebug::Metrics {
+                        samples,
+                        histograms,
+                    }) => {
+                        let text = metrics::render(format, &samples, &histograms);
+                        Answer::new(200, format.content_type(), text)
+                    }
+                    _ => unanswered(),
+                }
+            }
+            "/sessions" => match self.sessions() {
+                Some(sessions) => Answer::in_form(form, views::sessions(&sessions, form)),
+                None => unanswered(),
+            },
+            "/refusals" => {
+                let whom = parameter(self.query, "for").map(Into::into);
+                match self.ask(&DebugToMonitor::GetRefusals { whom }) {
+                    Some(MonitorToDebug::Refusals { refusals }) => {
+                        Answer::in_form(form, views::refusals(&refusals, form))
+                    }
+                    _ => unanswered(),
+                }
+            }
+            "/penalties" => match self.ask(&DebugToMonitor::GetPenalties) {
+                Some(MonitorToDebug::Penalties { penalties }) => {
+                    Answer::in_form(form, views::penalties(&penalties, form))
+                }
+                _ => unanswered(),
+            },
+            _ => return None,
+        })
+    }
+
+    fn post(&self) -> Option<Answer> {
+        let id = self.path.strip_prefix("/sessions/");
+        if let Some(id) = id.and_then(|rest| rest.strip_suffix("/close")) {
+            let Ok(id) = id.parse() else {
+                return Some(Answer::text(
+                    400,
+                    "an id is a number: GET /sessions lists them",
+                ));
+            };
+            let nothing = "no such connection; GET /sessions lists them";
+            return Some(self.done(&DebugToMonitor::Close { id }, Some(nothing)));
+        }
+        match self.path {
+            "/drain" => Some(self.done(&DebugToMonitor::Drain, None)),
+            "/penalties/clear" => {
+                let address = parameter(self.query, "address").map(Into::into);
+                let frame = DebugToMonitor::ClearPenalties { address };
+                Some(self.done(&frame, None))
+            }
+            "/penalties/set" => {
+                let address = parameter(self.query, "address")?;
+                let seconds = parameter(self.query, "seconds")?;
+                let seconds = String::from_utf8_lossy(&seconds).parse().ok();
+                let Some(seconds) = seconds else {
+                    return Some(Answer::text(422, "seconds is a whole number"));
+                };
+                let address = address.into();
+                let frame = DebugToMonitor::SetPenalty { address, seconds };
+                Some(self.done(&frame, None))
+            }
+            _ => None,
+        }
+    }
+
+    /// Has something done; `nothing`: what to say where it concerned nobody.
+    fn done(&self, frame: &DebugToMonitor, nothing: Option<&str>) -> Answer {
+        match (self.ask(frame), nothing) {
+            (Some(MonitorToDebug::Done { count: 0 }), Some(nothing)) => Answer::text(404, nothing),
+            (Some(MonitorToDebug::Done { count }), _) => Answer::text(200, &count.to_string()),
+            (Some(MonitorToDebug::Invalid { what }), _) => {
+                Answer::text(422, &String::from_utf8_lossy(&what))
+            }
+            _ => unanswered(),
+        }
+    }
+
+    /// All of them, a bounded number at a time.
+    fn sessions(&self) -> Option<Vec<SessionFact>> {
+        let mut all: Vec<SessionFact> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |last| last.id);
+            match self.ask(&DebugToMonitor::GetSessions { after })? {
+                MonitorToDebug::Sessions { sessions, more } => {
+                    all.extend(sessions);
+                    if !more || all.len() >= SESSIONS_SHOWN_MAX {
+                        return Some(all);
+                    }
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn set_level(&self, request: &mut Request) -> Answer {
+        match wanted_level(request) {
+            Some(level) => self.level(&DebugToMonitor::SetLogLevel { level }),
             None => Answer::text(
                 422,
                 "no such level: write TRACE, DEBUG, INFO, WARN or ERROR",
             ),
-        },
-        ("/" | "/healthz" | "/log-level", _) => Answer::text(405, "not with this method"),
-        _ => Answer::text(404, "nothing is here; GET / lists what is"),
+        }
     }
-}
 
-const INDEX: &str = "\
-/healthz      whether the server answers
-/log-level    GET: the level; PUT with TRACE, DEBUG, INFO, WARN or ERROR: another one";
-
-/// For whom the fence passed this on.
-fn client(request: &Request) -> Option<u32> {
-    let headers = request.headers().iter();
-    let named = headers.filter(|header| header.field.equiv(CLIENT)).last()?;
-    named.value.as_str().parse().ok()
+    fn level(&self, frame: &DebugToMonitor) -> Answer {
+        match self.ask(frame) {
+            Some(MonitorToDebug::LogLevel { level }) => {
+                Answer::text(200, crate::logging::level_filter(level).as_str())
+            }
+            _ => unanswered(),
+        }
+    }
 }
 
 fn wanted_level(request: &mut Request) -> Option<u8> {
@@ -94,15 +284,52 @@ fn wanted_level(request: &mut Request) -> Option<u8> {
     Some(level as u8)
 }
 
-fn log_level(monitor: &Monitor, number: u32, frame: &DebugToMonitor) -> Answer {
-    match monitor.ask(number, frame) {
-        Some(MonitorToDebug::LogLevel { level }) => {
-            Answer::text(200, crate::logging::level_filter(level).as_str())
+/// The value of a parameter of the query, its %-escapes undone; an empty one is none.
+fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs
+        .into_iter()
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value.as_bytes())
+        .filter(|value| !value.is_empty())?;
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = (byte == b'%')
+            .then(|| after.get(..2))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escaped {
+            Some(escaped) => {
+                decoded.push(escaped);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(byte);
+                rest = after;
+            }
         }
-        _ => unanswered(),
     }
+    Some(decoded)
 }
 
 fn unanswered() -> Answer {
     Answer::text(503, "the monitor does not answer; try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_and_decoded() {
+        assert_eq!(
+            parameter("a=1&for=al%20b%C3%A9", "for"),
+            Some("al bé".as_bytes().to_vec())
+        );
+        assert_eq!(parameter("for=100%", "for"), Some(b"100%".to_vec()));
+        assert_eq!(parameter("for=", "for"), None);
+        assert_eq!(parameter("", "for"), None);
+    }
 }

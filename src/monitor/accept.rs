@@ -16,7 +16,7 @@ use super::socket::{Client, Ends, host_text};
 use super::startups::{Bounds, Drop};
 use super::timers::Deadline;
 use crate::config::{Options, Subject};
-use crate::frames::ToNet;
+use crate::frames::{ConnectionReport, ToNet};
 use crate::logging::LOGIN;
 
 /// What OpenSSH sends before it closes.
@@ -122,6 +122,7 @@ impl Monitor {
             let time = Duration::from_secs(u64::from(options.login_grace_s));
             self.timers.after(time, Deadline::Grace(key))
         });
+        self.counters.connections += 1;
         self.cookies.insert(client.cookie);
         let connection = Connection {
             net,
@@ -146,6 +147,7 @@ impl Monitor {
             grace,
             slot: Some(slot),
             helper: None,
+            report: ConnectionReport::default(),
         };
         crate::logging::set_level(self.debug.level.unwrap_or(options.log_level));
         log::debug!(

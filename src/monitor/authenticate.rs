@@ -306,6 +306,7 @@ impl Monitor {
                 .map(|accepted| accepted.description.clone()),
         });
         attempt.accepted.extend(accepted);
+        self.counters.attempt(way.name(), true);
         if !attempt.methods.advance(way) {
             let key = attempt.done.last().and_then(|done| done.key.as_deref());
             log::info!(
@@ -353,6 +354,7 @@ impl Monitor {
         let elapsed = pending.arrived.elapsed();
         pending.step = Step::Answering { answer };
         if let Some(reason) = reason {
+            self.counters.attempt(pending.way.name(), false);
             connection.conduct.failed(invalid_user);
             log::info!(target: LOGIN, "Failed {} for {named} from {place} ssh2{}", what.0, what.1);
             self.refused(key, Some(&user), reason);

@@ -27,7 +27,7 @@ use super::timers::TimerId;
 use crate::account::Account;
 use crate::authorized_keys::KeyOptions;
 use crate::config::{Config, Options};
-use crate::frames::ConnectionOptions;
+use crate::frames::{ConnectionOptions, ConnectionReport};
 use crate::host_keys::HostKey;
 
 /// A configuration with its host keys. Connections keep the one they began with.
@@ -74,6 +74,8 @@ pub(super) struct Connection {
     /// Counts among the unauthenticated connections.
     pub slot: Option<Slot>,
     pub helper: Option<Helper>,
+    /// What its `net` told of it last.
+    pub report: ConnectionReport,
 }
 
 /// Where the connection stands, with what is known only there.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ use super::nets::restart_delay;
 use super::outbox::Outbox;
 use super::poller::Source;
 use super::rate::Rate;
-use super::setup::level_number;
 use super::timers::{Deadline, TimerId};
 use crate::account;
 use crate::config::options::DebugOptions;
@@ -366,7 +365,7 @@ impl Monitor {
                 .clients
                 .insert(number, permitted.then_some(peer.text));
         }
-        self.tell_debug(number, &MonitorToDebug::Judged { permitted });
+        self.tell_debug(number, &MonitorToDebug::Judged { permitted }, &[]);
         Ok(())
     }
 
@@ -398,31 +397,20 @@ impl Monitor {
             })
     }
 
-    fn debug_request(&mut self, number: u32, who: &str, frame: DebugToMonitor) {
-        match frame {
-            DebugToMonitor::GetLogLevel => {}
-            DebugToMonitor::SetLogLevel { level } => {
-                let level = crate::logging::level_filter(level);
-                // Whatever is logged now and then: who did this is always seen.
-                crate::logging::set_level(log::LevelFilter::Info);
-                log::info!("debug service: log level {level} by order of {who}");
-                self.force_log_level(Some(level));
-            }
-            // The process itself was dealt with; nothing else is left.
-            _ => return,
-        }
-        let level = level_number(self.log_level());
-        self.tell_debug(number, &MonitorToDebug::LogLevel { level });
-    }
-
-    fn tell_debug(&mut self, number: u32, frame: &MonitorToDebug) {
+    /// Answers; to nobody where the client, or the process, is gone.
+    pub(super) fn tell_debug(
+        &mut self,
+        number: u32,
+        frame: &MonitorToDebug,
+        descriptors: &[BorrowedFd<'_>],
+    ) {
         let Some(process) = &mut self.debug.process else {
             return;
         };
         let was_empty = process.outbox.is_empty();
         let sent = process
             .outbox
-            .send(&process.link, number, frame.to_wire(), &[]);
+            .send(&process.link, number, frame.to_wire(), descriptors);
         match sent {
             Ok(()) if was_empty && !process.outbox.is_empty() => {
                 let _ = self.poller.want_room(&process.link, Source::Debug, true);

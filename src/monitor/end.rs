@@ -50,6 +50,9 @@ impl Monitor {
                 bytes.1
             );
         }
+        if let Some(connection) = self.connections.get_mut(&key) {
+            (connection.report.received, connection.report.sent) = bytes;
+        }
         self.forget(key);
     }
 
@@ -124,6 +127,10 @@ impl Monitor {
             return;
         };
         self.cookies.remove(&connection.client.cookie);
+        let report = &connection.report;
+        self.counters.bytes.0 += report.received;
+        self.counters.bytes.1 += report.sent;
+        self.counters.rekeys += u64::from(report.rekeys);
         self.timers.cancel(connection.grace.take());
         match &connection.phase {
             Phase::Ending { timer, .. } => self.timers.cancel(Some(*timer)),
@@ -189,6 +196,7 @@ impl Monitor {
                 self.release(&net);
                 let pid = net.pid;
                 if !(net.retired && net.connections.is_empty()) {
+                    self.counters.net_deaths += 1;
                     log::error!("net[{}] is gone: {why}", pid.as_raw_nonzero());
                 }
                 if !net.collected {
@@ -244,15 +252,21 @@ impl Monitor {
     /// `agent drain`: all connections end, and then this process.
     pub(super) fn drain(&mut self) {
         log::info!("draining: all connections are ended");
+        self.accept_no_more();
+        let all: Vec<_> = self.connections.keys().copied().collect();
+        for key in all {
+            self.disconnect(key, 11, "the server is shut down");
+        }
+    }
+
+    /// The end of the last connection is the end of this process. The debug service stays: whoever
+    /// waits for that wants to look.
+    pub(super) fn accept_no_more(&mut self) {
         self.notifier.stopping();
         self.listeners.clear();
         self.stopping = true;
         if let Some(path) = &self.generation.options.pid_file {
             super::rundir::remove_pid_file(path);
-        }
-        let all: Vec<_> = self.connections.keys().copied().collect();
-        for key in all {
-            self.disconnect(key, 11, "the server is shut down");
         }
         let strangers: Vec<_> = self
             .nets

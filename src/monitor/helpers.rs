@@ -28,6 +28,7 @@ pub(super) struct Helper {
     pub accepted: bool,
     pub hello: Option<TimerId>,
     pub logs: Rate,
+    pub pid: u32,
 }
 
 /// What the helper was told last.
@@ -55,7 +56,8 @@ impl Helper {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        host.helper
+        let launched = host
+            .helper
             .launch(c"agent-helper: [auth]", theirs.as_fd())?;
         poller.add(&ours, Source::Helper(key))?;
         Ok(Self {
@@ -66,6 +68,7 @@ impl Helper {
             accepted: false,
             hello: None,
             logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, Instant::now()),
+            pid: launched.pid.as_raw_nonzero().get().unsigned_abs(),
         })
     }
 
@@ -104,8 +107,10 @@ impl Monitor {
         if connection.helper.is_some() {
             return true;
         }
+        let begun = Instant::now();
         match Helper::launch(&mut self.host, &self.poller, key) {
             Ok(mut helper) => {
+                self.counters.launches.note(begun.elapsed());
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);
                 helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
                 connection.helper = Some(helper);
@@ -115,6 +120,7 @@ impl Monitor {
                 true
             }
             Err(error) => {
+                self.counters.launch_failures += 1;
                 log::error!("the helper could not be started: {error}");
                 false
             }

@@ -12,8 +12,10 @@ mod attempt;
 mod authenticate;
 mod clock;
 mod connection;
+mod counters;
 mod credential;
 mod debug;
+mod debug_answers;
 mod debug_socket;
 mod delay;
 mod end;
@@ -75,7 +77,9 @@ use crate::host_keys::HostKey;
 use crate::notify::Notifier;
 
 use connection::{Connection, Generation};
+use counters::Counters;
 use debug::Debug;
+use debug_answers::Gathering;
 use host::Host;
 use ids::{ConnectionKey, Counter};
 use keeper::Split;
@@ -177,6 +181,12 @@ struct Monitor {
     checks: OneShots,
     /// Processes that look up names of clients.
     names: OneShots,
+    gathering: Gathering,
+    counters: Counters,
+    /// Seconds since 1970.
+    started_s: u64,
+    /// Parts of the confinement that this kernel does not have.
+    missing: Vec<agent_helper::wire::Bytes>,
     /// For the bytes of key readers.
     key_buffer: Vec<u8>,
     drop_lines: Rate,
@@ -302,6 +312,7 @@ impl Monitor {
             Deadline::Restart => self.restart_strangers(),
             Deadline::DebugHello => self.debug_gone(Some("it never said hello")),
             Deadline::DebugRestart => self.debug_again(),
+            Deadline::Gathered => self.gathered(),
         }
     }
 

@@ -66,6 +66,9 @@ impl Monitor {
                     .doom(id, format!("it sent descriptors with {}", frame.kind().1));
             }
             NetToMonitor::AcceptPaused { errno } if number == 0 => self.accept_paused(id, errno),
+            NetToMonitor::Report { connections, last } if number == 0 => {
+                self.reported(id, connections, last);
+            }
             NetToMonitor::Log { level, message } if number == 0 => {
                 if self.may_log(id) {
                     self.log_of_net(id, None, level, &message);
@@ -88,6 +91,7 @@ impl Monitor {
         self.tell_level(id);
         if strangers && !self.announced {
             self.announced = true;
+            self.missing = missing.iter().take(16).cloned().collect();
             if !missing.is_empty() {
                 let parts: Vec<_> = missing
                     .iter()
@@ -173,7 +177,8 @@ impl Monitor {
             NetToMonitor::ClientVersion { version } => self.client_version(key, version.0),
             NetToMonitor::Hello { .. }
             | NetToMonitor::Accept
-            | NetToMonitor::AcceptPaused { .. } => self.attack(key, "a frame about its process"),
+            | NetToMonitor::AcceptPaused { .. }
+            | NetToMonitor::Report { .. } => self.attack(key, "a frame about its process"),
         }
     }
 
@@ -199,6 +204,7 @@ impl Monitor {
     }
 
     fn accept_paused(&mut self, id: NetId, errno: i32) {
+        self.counters.accept_errors += 1;
         let error = std::io::Error::from_raw_os_error(errno);
         log::warn!("no connections are accepted for a moment: {error}");
         self.timers

@@ -228,7 +228,6 @@ impl Penalties {
 }
 
 /// For whoever looks at a running server.
-#[cfg_attr(not(test), expect(dead_code, reason = "the debug service calls these"))]
 impl Penalties {
     /// Everything that is remembered, addresses in order.
     pub(super) fn list(&mut self, now: Instant) -> Vec<(IpAddr, Penalty)> {

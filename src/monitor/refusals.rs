@@ -248,7 +248,6 @@ impl Refusals {
 }
 
 /// For whoever looks at a running server.
-#[cfg_attr(not(test), expect(dead_code, reason = "the debug service calls these"))]
 impl Refusals {
     /// The last refusals, the latest first: of a user, from an address, or all.
     pub(super) fn about<'a>(&'a self, whom: Option<&'a str>) -> impl Iterator<Item = &'a Record> {
@@ -285,6 +284,7 @@ impl Monitor {
         (address, port): (IpAddr, u16),
         reason: &'static str,
     ) {
+        self.counters.refusal(reason);
         debug_assert!(advice(reason).is_some(), "{reason} has no advice");
         let cut = |name: &[u8]| name.get(..REMEMBERED_NAME_BYTES).unwrap_or(name).to_vec();
         self.refusals.remember(Record {

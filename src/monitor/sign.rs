@@ -53,6 +53,7 @@ impl Monitor {
         if connection.session_id.is_empty() {
             connection.session_id.clone_from(&exchange_hash);
             connection.host_key = offered;
+            self.counters.handshakes.note(connection.started.elapsed());
             connection.permit.enter(Stage::Exchanged);
         }
         let key_type = host_key.private.public().key_type;

@@ -30,6 +30,8 @@ pub(super) enum Deadline {
     DebugHello,
     /// The debug service may be started again.
     DebugRestart,
+    /// What `net`s have not told about their connections is done without.
+    Gathered,
 }
 
 /// Names a deadline, to take it back.

@@ -200,6 +200,7 @@ impl Acceptor<'_> {
             ToNet::SetLogLevel { level, forced } if number == 0 => {
                 logger::set_process(level, forced);
             }
+            ToNet::Report if number == 0 => self.threads.report()?,
             ToNet::StopAccepting if number == 0 => {
                 self.listeners.clear();
                 self.stopping = true;

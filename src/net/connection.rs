@@ -4,6 +4,7 @@
 //! asked, and the loop goes on. Whatever is full stops being read: the core's outbox and windows
 //! say so, and the poll set follows.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use agent_helper::frame::Policy;
@@ -105,6 +106,7 @@ fn take_over(
         }
     };
     core.auth_success();
+    place.facts.set_algorithms(core.algorithms());
     let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
     let host_keys = HostKeys::new(&options.setup.host_keys);
     let service = Service::new(helper, policy, host_keys, wants_eow);
@@ -314,6 +316,9 @@ impl<'a> Connection<'a> {
         if let Some(service) = &mut self.service {
             service.pump(&mut self.core);
         }
+        let channels = u32::try_from(self.core.open_channels()).unwrap_or(u32::MAX);
+        let facts = &self.place.facts;
+        facts.channels.store(channels, Ordering::Relaxed);
         self.write()?;
         if self.accepted && self.core.outbox().len() <= FROZEN_BYTES / 2 {
             return Err(Stop::HandOver);
@@ -425,6 +430,10 @@ impl<'a> Connection<'a> {
 
     fn keys_changed(&mut self, first: bool) {
         self.timers.keys_changed(Instant::now());
+        if !first {
+            self.place.facts.rekeys.fetch_add(1, Ordering::Relaxed);
+        }
+        self.place.facts.set_algorithms(self.core.algorithms());
         if first && log::log_enabled!(log::Level::Debug) {
             log::debug!("algorithms: {}", self.core.algorithms());
         }
@@ -609,6 +618,8 @@ impl<'a> Connection<'a> {
             Ok(len) => {
                 self.core.received(len);
                 self.received_bytes += len as u64; // widens
+                let facts = &self.place.facts;
+                facts.received.store(self.received_bytes, Ordering::Relaxed);
                 let now = Instant::now();
                 self.timers.heard(now);
                 self.timers.busy(now);
@@ -633,6 +644,8 @@ impl<'a> Connection<'a> {
                 Ok(len) => {
                     self.core.sent(len);
                     self.sent_bytes += len as u64; // widens
+                    let facts = &self.place.facts;
+                    facts.sent.store(self.sent_bytes, Ordering::Relaxed);
                     self.timers.busy(Instant::now());
                 }
                 Err(Errno::AGAIN) => return Ok(()),

@@ -11,6 +11,7 @@ mod banner;
 mod client;
 mod connection;
 mod descriptors;
+mod facts;
 mod files;
 mod forward_requests;
 mod forwards;

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::facts::Facts;
 use super::mailbox::Mailbox;
 use super::memory;
 use super::monitor_link::MonitorLink;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
-use crate::limits::CONNECTION_STACK_BYTES;
+use crate::limits::{CONNECTION_STACK_BYTES, REPORTS_PER_FRAME};
+use agent_helper::link::LinkError;
 
 /// How a connection's thread leaves its connection.
 #[derive(Debug)]
@@ -39,13 +41,15 @@ pub(super) struct Place {
     pub monitor: Arc<MonitorLink>,
     /// For answers.
     pub mailbox: Arc<Mailbox>,
+    /// For whoever looks.
+    pub facts: Arc<Facts>,
 }
 
 /// All connections of this process.
 #[derive(Debug)]
 pub(super) struct Threads {
     monitor: Arc<MonitorLink>,
-    mailboxes: Mutex<BTreeMap<u32, Arc<Mailbox>>>,
+    mailboxes: Mutex<BTreeMap<u32, (Arc<Mailbox>, Arc<Facts>)>>,
     /// Tells the main thread that a connection ended.
     ended: Option<OwnedFd>,
 }
@@ -84,7 +88,8 @@ impl Threads {
 
     /// Leaves `frame` for the connection `number`. One that is gone already needs none.
     pub(super) fn post(&self, number: u32, frame: ToNet) -> Result<(), &'static str> {
-        let Some(mailbox) = self.mailboxes().get(&number).map(Arc::clone) else {
+        let found = self.mailboxes().get(&number).cloned();
+        let Some((mailbox, _)) = found else {
             return Ok(());
         };
         if mailbox.post(frame) {
@@ -105,11 +110,14 @@ impl Threads {
         body: impl FnOnce(&Place) -> Leave + Send + 'static,
     ) -> io::Result<()> {
         let mailbox = Arc::new(Mailbox::new()?);
-        self.mailboxes().insert(number, Arc::clone(&mailbox));
+        let facts = Arc::new(Facts::default());
+        let seen = (Arc::clone(&mailbox), Arc::clone(&facts));
+        self.mailboxes().insert(number, seen);
         let place = Place {
             number,
             monitor: Arc::clone(&self.monitor),
             mailbox,
+            facts,
         };
         let threads = Arc::clone(self);
         let started = std::thread::Builder::new()
@@ -150,7 +158,27 @@ impl Threads {
         }
     }
 
-    fn mailboxes(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Mailbox>>> {
+    /// Tells the monitor about all connections, a bounded number with each frame.
+    pub(super) fn report(&self) -> Result<(), LinkError> {
+        let reports: Vec<_> = self
+            .mailboxes()
+            .iter()
+            .map(|(number, (_, facts))| facts.report(*number))
+            .collect();
+        let mut parts = reports.chunks(REPORTS_PER_FRAME).peekable();
+        loop {
+            let connections = parts.next().unwrap_or_default().to_vec();
+            let last = parts.peek().is_none();
+            let frame = NetToMonitor::Report { connections, last };
+            self.monitor.send(0, &frame, &[])?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "named nowhere else")]
+    fn mailboxes(&self) -> MutexGuard<'_, BTreeMap<u32, (Arc<Mailbox>, Arc<Facts>)>> {
         self.mailboxes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -74,6 +74,11 @@ impl Channels {
         }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
     /// Takes the lowest free number for a channel that the client opens; `None`: too many.
     pub(super) fn open(&mut self, peer: u32, window: u32, max_packet: u32) -> Option<u32> {
         let send = SendWindow {

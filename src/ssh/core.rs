@@ -628,6 +628,11 @@ impl Core {
         self.connection.exchanges.is_under_way()
     }
 
+    /// How many channels are open.
+    pub fn open_channels(&self) -> usize {
+        self.connection.channels.count()
+    }
+
     /// The negotiated algorithms in words, for log lines.
     pub fn algorithms(&self) -> String {
         self.connection.exchanges.algorithms().to_owned()

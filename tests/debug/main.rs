@@ -6,3 +6,4 @@ mod attacks;
 mod commands;
 mod level;
 mod server;
+mod views;
