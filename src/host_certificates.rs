@@ -13,15 +13,16 @@ use crate::ssh::crypto::base64;
 use crate::ssh::crypto::certificate::{Certificate, Kind};
 
 /// Gives each key the certificate that is for it; says in the log which files are of no use.
-pub fn attach(keys: &mut [HostKey], files: &[PathBuf]) {
+pub fn attach<'a>(keys: impl Iterator<Item = &'a mut HostKey>, files: &[PathBuf]) {
+    let mut keys: Vec<&mut HostKey> = keys.collect();
     for path in files {
-        if let Err(why) = attach_one(keys, path) {
+        if let Err(why) = attach_one(&mut keys, path) {
             log::warn!("host certificate {}: {why}", path.display());
         }
     }
 }
 
-fn attach_one(keys: &mut [HostKey], path: &Path) -> Result<(), &'static str> {
+fn attach_one(keys: &mut [&mut HostKey], path: &Path) -> Result<(), &'static str> {
     let text = read(path).map_err(|_| "it cannot be read; it must be a regular file")?;
     let certificate = parse(&text).ok_or(
         "it holds no certificate that is served here; HostCertificate names a -cert.pub file",

@@ -92,6 +92,7 @@ pub fn load_again(
 pub fn find(options: &Options) -> Result<Vec<HostKey>, Vec<String>> {
     let random = Random::system();
     let mut keys: Vec<HostKey> = Vec::new();
+    let mut more_of_a_type: Vec<HostKey> = Vec::new();
     let mut errors = Vec::new();
     let mut unserved = Vec::new();
     for path in candidates(options) {
@@ -99,7 +100,7 @@ pub fn find(options: &Options) -> Result<Vec<HostKey>, Vec<String>> {
             continue;
         }
         match read(&path, &random) {
-            Ok(private) => add(&mut keys, private, path),
+            Ok(private) => add(&mut keys, &mut more_of_a_type, private, path),
             // sshd goes on without keys of types that it dropped; so do we while there are others.
             Err(Unreadable::Unserved(why)) => unserved.push(why),
             Err(Unreadable::Broken(why)) => errors.push(why),
@@ -111,7 +112,20 @@ pub fn find(options: &Options) -> Result<Vec<HostKey>, Vec<String>> {
     for why in unserved {
         log::warn!("{why}");
     }
-    host_certificates::attach(&mut keys, &options.host_certificate_files);
+    host_certificates::attach(
+        keys.iter_mut().chain(&mut more_of_a_type),
+        &options.host_certificate_files,
+    );
+    for key in more_of_a_type {
+        if key.certificate.is_some() {
+            keys.push(key);
+        } else {
+            log::info!(
+                "{} is not used: another key of the same type comes first",
+                key.path.display()
+            );
+        }
+    }
     if errors.is_empty() {
         Ok(keys)
     } else {
@@ -183,26 +197,35 @@ fn candidates(options: &Options) -> Vec<PathBuf> {
     paths
 }
 
-/// One key of each type: with two, clients would meet the one they do not know.
-fn add(keys: &mut Vec<HostKey>, private: PrivateKey, path: PathBuf) {
-    let key_type = private.public().key_type;
-    match keys
+/// One key of each type: with two, clients would meet the one they do not know. Another may still
+/// be of use for its certificate.
+fn add(
+    keys: &mut Vec<HostKey>,
+    more_of_a_type: &mut Vec<HostKey>,
+    private: PrivateKey,
+    path: PathBuf,
+) {
+    let is_known = |known: &&HostKey| known.private.public() == private.public();
+    if keys
         .iter()
-        .find(|known| known.private.public().key_type == key_type)
+        .chain(&*more_of_a_type)
+        .any(|known| is_known(&known))
     {
-        None => keys.push(HostKey {
-            private,
-            path,
-            persisted: true,
-            certificate: None,
-        }),
-        Some(known) if known.private.public() == private.public() => {}
-        Some(known) => log::info!(
-            "{} is not used: {} is a key of the same type and comes first",
-            path.display(),
-            known.path.display()
-        ),
+        return;
     }
+    let key_type = private.public().key_type;
+    let of_type = |known: &HostKey| known.private.public().key_type == key_type;
+    let list = if keys.iter().any(of_type) {
+        more_of_a_type
+    } else {
+        keys
+    };
+    list.push(HostKey {
+        private,
+        path,
+        persisted: true,
+        certificate: None,
+    });
 }
 
 fn is_absent(path: &Path) -> bool {

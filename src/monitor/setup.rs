@@ -86,11 +86,19 @@ fn signature_algorithms(accepted: &[String]) -> Vec<Bytes> {
 /// algorithms that are listed.
 fn public_keys(wanted: &[String], host_keys: &[Arc<HostKey>]) -> Vec<HostKeyPublic> {
     let mut keys: Vec<(usize, HostKeyPublic)> = Vec::new();
+    let mut offered: Vec<(KeyType, bool)> = Vec::new();
     for key in host_keys {
         let public = key.private.public();
         let key_type = public.key_type;
-        keys.extend(offer(&public.blob, key_type.algorithms(), wanted));
-        if let Some(certificate) = &key.certificate {
+        // A second key of a type is there for its certificate alone.
+        if !offered.contains(&(key_type, false)) {
+            offered.push((key_type, false));
+            keys.extend(offer(&public.blob, key_type.algorithms(), wanted));
+        }
+        if let Some(certificate) = &key.certificate
+            && !offered.contains(&(key_type, true))
+        {
+            offered.push((key_type, true));
             keys.extend(offer(
                 certificate,
                 key_type.certificate_algorithms(),

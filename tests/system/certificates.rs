@@ -568,7 +568,16 @@ fn of_the_host(world: &World) {
         authority.sign_key(&key, &["-h", "-n", "127.0.0.1"]);
         let host_key = format!("HostKey {}", key.display());
         let certificate = format!("HostCertificate {}-cert.pub", key.display());
-        let server = world.server(&[&host_key, &certificate]);
+        // Behind another key of its type it is offered by its certificate all the same.
+        let first = world.directory.join(format!("first-{name}"));
+        let kind: &[&str] = match name {
+            "ed25519" => &["-t", "ed25519"],
+            "ecdsa256" => &["-t", "ecdsa", "-b", "256"],
+            _ => &["-t", "rsa", "-b", "2048"],
+        };
+        accounts::make_key(&first, kind);
+        let first = format!("HostKey {}", first.display());
+        let server = world.server(&[&first, &host_key, &certificate]);
         let connect = || {
             let mut ssh = Command::new("ssh");
             for argument in clients::ssh(&server, &user).get_args() {

@@ -18,6 +18,17 @@ pub const CASES: &[Case] = &[
     Case::new("keys::strict_modes", strict_modes),
     Case::new("keys::file_patterns", file_patterns),
     Case::new("keys::special_files", special_files),
+    Case::new("keys::endless_file", endless_file),
+    Case::new("keys::ten_thousand", ten_thousand),
+    Case::new(
+        "keys::command_of_the_administrator",
+        command_of_the_administrator,
+    ),
+    Case::new("keys::command_that_fails", command_that_fails),
+    Case::new("keys::command_that_hangs", command_that_hangs)
+        .only_agent()
+        .long(),
+    Case::new("keys::exposed_to_the_session", exposed_to_the_session),
 ];
 
 /// The command's output under a key line with `options`, or None where the key is refused.
@@ -108,6 +119,12 @@ fn environment(world: &World) {
         with_options(&server, &user, line, remote).unwrap(),
         "some value|\n"
     );
+    // A list with an exception.
+    let server = world.server(&["PermitUserEnvironment FROM_*,!FROM_K*,OTHER"]);
+    assert_eq!(with_options(&server, &user, line, remote).unwrap(), "|x\n");
+    user.write(".ssh/environment", "FROM_KEY=file\nFROM_ELSEWHERE=file\n");
+    let ran = clients::ssh_run(&server, &user, "echo \"$FROM_KEY|$FROM_ELSEWHERE\"");
+    assert_eq!(ran.success(), "|file\n");
     let server = world.server(&[]);
     assert_eq!(with_options(&server, &user, line, remote).unwrap(), "|\n");
 }
@@ -223,4 +240,176 @@ fn special_files(world: &World) {
     user.authorize("");
     symlink(&secret, &first).unwrap();
     clients::ssh_run(&server, &user, "echo in").refused();
+}
+
+/// A line of a gigabyte costs no memory and no time to speak of.
+fn endless_file(world: &World) {
+    let user = world.user();
+    let server = world.server(&["AuthorizedKeysFile .ssh/endless .ssh/authorized_keys"]);
+    let path = user.write(".ssh/endless", "");
+    // Holes read as zeroes, and never end a line.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let before = server.memory_kib();
+    let started = std::time::Instant::now();
+    let ran = clients::ssh_run(&server, &user, "echo in");
+    assert_eq!(ran.out(), "in\n", "{}", ran.err());
+    assert!(started.elapsed() < crate::server::LIMIT);
+    if world.is_agent() {
+        let grown = server.memory_kib().saturating_sub(before);
+        assert!(grown < 64 * 1024, "{grown} KiB more");
+    }
+}
+
+fn ten_thousand(world: &World) {
+    let user = world.user();
+    let server = world.server(&[]);
+    let key = user.public_key();
+    let (name, blob) = key.split_once(' ').unwrap();
+    let blob = blob.split(' ').next().unwrap();
+    let mut lines = String::new();
+    for number in 0..10_000 {
+        // Other keys: the last characters of base64 are the last bytes of the key.
+        let other = format!("{}{number:05}", &blob[..blob.len() - 5]);
+        lines.push_str(&format!("{name} {other} user{number}@example\n"));
+    }
+    user.authorize(&lines);
+    clients::ssh_run(&server, &user, "echo in").refused();
+    user.authorize(&(lines + &key + "\n"));
+    let ran = clients::ssh_run(&server, &user, "echo in");
+    assert_eq!(ran.out(), "in\n", "{}", ran.err());
+}
+
+/// A script at a place that only root can change.
+fn script(world: &World, body: &str) -> std::path::PathBuf {
+    let path = world.directory.join(format!("command-{}", world.number()));
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn command_of_the_administrator(world: &World) {
+    let user = world.user();
+    let key = user.public_key();
+    user.authorize("");
+    let log = world.directory.join("asked");
+    fs::write(&log, "").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
+    let command = script(
+        world,
+        &format!(
+            "echo \"$(id -un):$*:$(ls /proc/$$/fd | tr '\\n' ' '):$USER:$HOME\" >> {}\n\
+             echo 'command=\"echo forced\" {key}'",
+            log.display()
+        ),
+    );
+    let line = format!(
+        "AuthorizedKeysCommand {} %u %U %t %f %h %%",
+        command.display()
+    );
+    let server = world.server(&[&line, "AuthorizedKeysCommandUser daemon"]);
+    let ran = clients::ssh_run(&server, &user, "echo in");
+    assert_eq!(ran.success(), "forced\n");
+    let asked = fs::read_to_string(&log).unwrap();
+    let wanted = format!("daemon:{} {} ssh-ed25519 SHA256:", user.name, user.id);
+    assert!(asked.starts_with(&wanted), "{asked}");
+    assert!(
+        asked.contains(&format!("{} %:", user.home.display())),
+        "{asked}"
+    );
+    if world.is_agent() {
+        // 10 is the shell's own, of its script, and 3 of what it reads here.
+        assert!(asked.contains(":0 1 10 2 3 :daemon:"), "{asked}");
+    }
+    // Asked last, and with the name alone where it takes no arguments.
+    user.authorize(&(key.clone() + "\n"));
+    assert_eq!(
+        clients::ssh_run(&server, &user, "echo in").success(),
+        "in\n"
+    );
+    user.authorize("");
+    let line = format!("AuthorizedKeysCommand {}", command.display());
+    let server = world.server(&[&line, "AuthorizedKeysCommandUser daemon"]);
+    assert_eq!(clients::ssh_run(&server, &user, "x").success(), "forced\n");
+    let asked = fs::read_to_string(&log).unwrap();
+    assert!(asked.contains(&format!("daemon:{}:", user.name)), "{asked}");
+    // Nobody is asked about whom there is not.
+    if world.is_agent() {
+        fs::write(&log, "").unwrap();
+        let mut ssh = clients::ssh_as(&server, "nobody-of-that-name", &user.key);
+        clients::run(ssh.arg("true")).refused();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "");
+    }
+}
+
+fn command_that_fails(world: &World) {
+    let user = world.user();
+    let key = user.public_key();
+    user.authorize("");
+    let try_command = |command: &std::path::Path| {
+        let line = format!("AuthorizedKeysCommand {}", command.display());
+        let server = world.server(&[&line, "AuthorizedKeysCommandUser daemon"]);
+        let ran = clients::ssh_run(&server, &user, "echo in");
+        if world.is_agent() && ran.out() != "in\n" {
+            server.wait_for_log(&["event=refused", "reason=key"]);
+        }
+        ran.out() == "in\n"
+    };
+    assert!(try_command(&script(world, &format!("echo '{key}'"))));
+    assert!(!try_command(&script(
+        world,
+        &format!("echo '{key}'; exit 1")
+    )));
+    assert!(!try_command(&script(
+        world,
+        &format!("echo '{key}'; kill -9 $$")
+    )));
+    assert!(!try_command(std::path::Path::new("/nonexistent/command")));
+    // What others could replace is not run.
+    let writable = script(world, &format!("echo '{key}'"));
+    fs::set_permissions(&writable, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(!try_command(&writable));
+    let theirs = user.write("command", &format!("#!/bin/sh\necho '{key}'\n"));
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(!try_command(&theirs));
+}
+
+/// It holds up nobody else, and is ended when its time is over.
+fn command_that_hangs(world: &World) {
+    let user = world.user();
+    user.authorize("");
+    let other = world.user();
+    let command = script(world, "exec sleep 987654");
+    let line = format!("AuthorizedKeysCommand {} %u", command.display());
+    let server = world.server(&[&line, "AuthorizedKeysCommandUser daemon"]);
+    let waiting = clients::Running::start(clients::ssh(&server, &user).arg("true"), Vec::new());
+    let sleeps = || {
+        crate::processes::all()
+            .into_iter()
+            .any(|process| process.command.starts_with("sleep 987654"))
+    };
+    crate::processes::wait_until("the command to run", crate::server::LIMIT, sleeps);
+    assert_eq!(
+        clients::ssh_run(&server, &other, "echo in").success(),
+        "in\n"
+    );
+    waiting.wait().refused();
+    crate::processes::wait_until("the command to end", crate::server::LIMIT, || !sleeps());
+    server.wait_for_log(&["event=refused", "reason=keys-unreadable"]);
+}
+
+fn exposed_to_the_session(world: &World) {
+    let user = world.user();
+    let server = world.server(&["ExposeAuthInfo yes"]);
+    let remote = "stat -c %a $SSH_USER_AUTH; cat $SSH_USER_AUTH; echo $SSH_USER_AUTH";
+    let said = clients::ssh_run(&server, &user, remote).success();
+    let lines: Vec<&str> = said.lines().collect();
+    let key: Vec<String> = user.public_key().split(' ').map(str::to_owned).collect();
+    assert_eq!(lines[0], "600");
+    assert_eq!(lines[1], format!("publickey {} {}", key[0], key[1]));
+    let path = std::path::PathBuf::from(lines[2]);
+    crate::processes::wait_until("the file to go", crate::server::LIMIT, || !path.exists());
+    let server = world.server(&[]);
+    let ran = clients::ssh_run(&server, &user, "echo [$SSH_USER_AUTH]");
+    assert_eq!(ran.success(), "[]\n");
 }

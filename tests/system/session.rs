@@ -243,9 +243,18 @@ fn user_rc(world: &World) {
         (ran.out().as_str(), ran.err().as_str()),
         ("command\n", "rc-ran\n")
     );
-    let server = world.server(&["PermitUserRC no"]);
-    let ran = clients::ssh_run(&server, &user, "echo command");
-    assert_eq!((ran.out().as_str(), ran.err().as_str()), ("command\n", ""));
+    // With ForceCommand nothing of the user's runs before the command, which may be there to keep
+    // the user from running anything.
+    for line in ["PermitUserRC no", "ForceCommand echo command"] {
+        let server = world.server(&[line]);
+        let ran = clients::ssh_run(&server, &user, "echo command");
+        let said = (ran.out(), ran.err());
+        assert_eq!(
+            (said.0.as_str(), said.1.as_str()),
+            ("command\n", ""),
+            "{line}"
+        );
+    }
 }
 
 /// The server's own raised limits and its session are not the session's.
