@@ -132,7 +132,7 @@ wire_enum! {
             response: Bytes,
         },
         /// A part of the answer to [`ToNet::Report`]; connection 0.
-        12 => Report {
+        13 => Report {
             /// Some of the connections.
             connections: Vec<ConnectionReport>,
             /// The rest of them.
@@ -301,6 +301,6 @@ wire_enum! {
             text: Bytes,
         },
         /// Connection 0: what about your connections?
-        17 => Report,
+        18 => Report,
     }
 }

@@ -316,6 +316,8 @@ macro_rules! wire_enum {
                     })*
                 }
             }
+            // Two variants with one tag.
+            #[deny(unreachable_patterns)]
             #[inline(never)]
             fn get(reader: &mut $crate::wire::WireReader<'_>) -> Result<Self, $crate::wire::WireError> {
                 match <u8 as $crate::wire::Wire>::get(reader)? {

@@ -52,7 +52,7 @@ pub(super) enum Verdict {
 use Allowance::{Always, AtMost, Exchanges, Ignored, Never};
 
 /// Kinds of `NetToMonitor` by tag; the columns are the stages in order.
-const TABLE: [(u8, [Allowance; STAGES]); 12] = [
+const TABLE: [(u8, [Allowance; STAGES]); 13] = [
     // Hello: about the process, never about a connection.
     (1, [Never, Never, Never, Never, Never, Ignored]),
     // Accept makes a connection; a second one under the same number is a lie.
@@ -110,6 +110,8 @@ const TABLE: [(u8, [Allowance; STAGES]); 12] = [
         12,
         [Never, Never, Never, Never, AtMost(PROOFS_MAX), Ignored],
     ),
+    // Report: about the process.
+    (13, [Never, Never, Never, Never, Never, Ignored]),
 ];
 
 /// Counts of one connection.
