@@ -148,12 +148,13 @@ fn check_groups(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether root's login by a method that succeeded may go on (auth_root_allowed()).
-pub(super) fn root_permitted(options: &Options, has_forced_command: bool, way: Way) -> bool {
+/// Whether root's login by a method that succeeded may go on (auth_root_allowed()): with
+/// `forced-commands-only` it is the key's own command that counts, not that of ForceCommand.
+pub(super) fn root_permitted(options: &Options, key_forces_command: bool, way: Way) -> bool {
     match options.permit_root_login {
         PermitRootLogin::Yes => true,
         PermitRootLogin::ProhibitPassword => way == Way::PublicKey,
-        PermitRootLogin::ForcedCommandsOnly => has_forced_command,
+        PermitRootLogin::ForcedCommandsOnly => way == Way::PublicKey && key_forces_command,
         PermitRootLogin::No => false,
     }
 }
@@ -276,6 +277,7 @@ mod tests {
             assert_eq!(permitted(true, Way::PublicKey), forced, "{value}");
             for way in [Way::Password, Way::KeyboardInteractive, Way::Nothing] {
                 assert_eq!(permitted(false, way), value == "yes", "{value}");
+                assert_eq!(permitted(true, way), value == "yes", "{value}");
             }
         }
     }

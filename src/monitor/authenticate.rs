@@ -293,8 +293,7 @@ impl Monitor {
             return self.refuse_request(key, Some("method"));
         }
         let forces = |it: &AcceptedKey| it.options.iter().any(|it| it.command.is_some());
-        let forced =
-            attempt.options.force_command.is_some() || accepted.as_ref().is_some_and(forces);
+        let forced = accepted.as_ref().is_some_and(forces);
         if attempt.account.uid == 0 && !allowed::root_permitted(&attempt.options, forced, way) {
             log::info!(target: LOGIN, "ROOT LOGIN REFUSED FROM {place}");
             return self.refuse_request(key, Some("permit-root-login"));

@@ -87,10 +87,10 @@ impl Credential {
             ));
         }
         let rights = check_certificate(&certificate, options, clock)?;
-        Ok(Self::Certificate(Rc::new(Certified {
+        Ok(Self::Certificate(Rc::new(Certified::new(
             certificate,
             rights,
-        })))
+        ))))
     }
 
     /// The key that signs.

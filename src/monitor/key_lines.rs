@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -15,7 +16,7 @@ use crate::authorized_keys::{
 use crate::limits::KEY_LINE_REPORTS_MAX;
 use crate::ssh::crypto::base64;
 use crate::ssh::crypto::certificate::Certificate;
-use crate::ssh::crypto::public_key::{KeyType, PublicKey};
+use crate::ssh::crypto::public_key::PublicKey;
 
 /// Whom a line must permit.
 #[derive(Debug, Clone)]
@@ -42,6 +43,25 @@ pub(super) enum Wanted {
 pub(super) struct Certified {
     pub certificate: Certificate,
     pub rights: KeyOptions,
+    signed: OnceCell<bool>,
+}
+
+impl Certified {
+    pub(super) fn new(certificate: Certificate, rights: KeyOptions) -> Self {
+        Self {
+            certificate,
+            rights,
+            signed: OnceCell::new(),
+        }
+    }
+
+    /// Whether its authority signed it: looked at once, however many lines of a user's file name
+    /// the authority.
+    pub(super) fn is_signed(&self) -> bool {
+        *self
+            .signed
+            .get_or_init(|| self.certificate.verify().is_ok())
+    }
 }
 
 /// The line that was found.
@@ -164,10 +184,9 @@ impl Judge {
         };
         let judged = match &self.wanted {
             Wanted::Principal(certified) => self.judge_principal(certified, line),
-            Wanted::Key(key) => self.judge_key(key.key_type, None, line),
+            Wanted::Key(key) => self.judge_key(key, None, line),
             Wanted::Authority(certified) => {
-                let key_type = certified.certificate.authority.key_type;
-                self.judge_key(key_type, Some(certified), line)
+                self.judge_key(&certified.certificate.authority, Some(certified), line)
             }
         };
         match judged {
@@ -189,12 +208,12 @@ impl Judge {
     /// A line of a key file: `None` where it is about another key.
     fn judge_key(
         &self,
-        key_type: KeyType,
+        wanted: &PublicKey,
         certified: Option<&Certified>,
         line: &[u8],
     ) -> Result<Option<Vec<KeyOptions>>, Refusal> {
         // Of thousands of lines few are worth taking apart.
-        if !names_key(line, key_type, self.text.as_bytes()) {
+        if !names_key(line, wanted.key_type, self.text.as_bytes()) {
             return Ok(None);
         }
         let key = match parse_line(line) {
@@ -202,16 +221,20 @@ impl Judge {
             Ok(None) => return Ok(None),
             Err(error) => return Err(("key-line-malformed", format!("skipped: {error}"))),
         };
+        // It may stand in an option or in the comment of a line for another key.
+        if key.key_type != wanted.key_type || key.blob != wanted.blob {
+            return Ok(None);
+        }
         // A key of its own is no authority, and an authority none to log in with.
         if key.options.cert_authority != certified.is_some() {
             return Ok(None);
         }
-        if let Some(Certified { certificate, .. }) = certified {
-            if certificate.verify().is_err() {
+        if let Some(certified) = certified {
+            if !certified.is_signed() {
                 let words = "the certificate is not signed by this authority".to_owned();
                 return Err(("cert-signature", words));
             }
-            self.check_principals(&key, certificate)?;
+            self.check_principals(&key, &certified.certificate)?;
         }
         self.admit(key.options, certified).map(Some)
     }

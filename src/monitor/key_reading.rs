@@ -66,8 +66,9 @@ fn active_max(is_command: bool) -> usize {
     }
 }
 
-/// Turns of one pipe before others are looked at.
-const CHUNKS_PER_TURN: usize = 16;
+/// Turns of one pipe before others are looked at: what a user's lines can cost at once stays below
+/// some milliseconds.
+const CHUNKS_PER_TURN: usize = 4;
 
 impl Monitor {
     /// Starts to read, or queues: each connection has one request at a time, so the queue is bounded.

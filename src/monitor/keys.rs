@@ -324,6 +324,35 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_an_option_or_a_comment_lets_nobody_in() {
+        let text = KEY.split_whitespace().nth(1).unwrap();
+        let other =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/";
+        for line in [
+            format!("no-pty {other} replaces {KEY}"),
+            format!("{other} replaces {KEY}"),
+            format!("environment=\"NOTE=x {text} y\" {other}"),
+            format!("command=\"{KEY}\" {other} {text}"),
+        ] {
+            let (progress, found, reports) = search(&[file(0, &line), end()].concat(), 4096);
+            assert_eq!(progress, Progress::Done);
+            assert_eq!(found, None, "{line}");
+            assert!(reports.is_empty(), "{line}: {reports:?}");
+        }
+        let line = format!("no-pty {other}\n");
+        let wanted = Wanted::Key(PublicKey::from_blob(&other_blob()).unwrap());
+        let mut search = KeySearch::new(Judge::new(wanted, b"alice", client(), Source::KeyFiles));
+        search.push(&[file(0, &line), end()].concat());
+        assert!(search.finish().found.is_some(), "the line itself is good");
+    }
+
+    fn other_blob() -> Vec<u8> {
+        let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
+        blob.extend(32..64_u8);
+        blob
+    }
+
+    #[test]
     fn an_authority_is_no_key_to_log_in_with() {
         let text = format!("cert-authority {KEY}\n");
         let (_, found, reports) = search(&[file(0, &text), end()].concat(), 4096);

@@ -81,7 +81,7 @@ impl Lookup {
                 return;
             }
         }
-        if certified.certificate.verify().is_err() {
+        if !certified.is_signed() {
             self.refusal = "cert-signature";
             return;
         }

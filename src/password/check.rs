@@ -90,6 +90,8 @@ impl Found {
         };
         match (self.refused, matches) {
             (Some(why), _) => refused(why),
+            // Whatever the hash is of, as OpenSSH's auth_password().
+            (None, _) if given.is_empty() && !permit_empty => refused(Why::Empty),
             (None, Err(HashError::Unsupported)) => refused(Why::HashUnsupported),
             (None, Err(_)) => refused(Why::HashUnusable),
             (None, Ok(false)) => refused(Why::Wrong),
@@ -189,7 +191,7 @@ mod tests {
         let judge = |age, given: &str| found(&hash, age).judge(given.as_bytes(), false, None);
         assert_eq!(judge(Age::Good, "secret"), Verdict::Matches);
         assert_eq!(judge(Age::Good, "Secret"), refused(Why::Wrong));
-        assert_eq!(judge(Age::Good, ""), refused(Why::Wrong));
+        assert_eq!(judge(Age::Good, ""), refused(Why::Empty));
         assert_eq!(judge(Age::Expired, "secret"), Verdict::Expired);
         assert_eq!(judge(Age::Expired, "wrong"), refused(Why::Wrong));
         assert_eq!(
@@ -205,9 +207,12 @@ mod tests {
         assert_eq!(judge(false, b"x"), refused(Why::Empty));
         assert_eq!(judge(true, b"x"), refused(Why::Empty));
         assert_eq!(judge(true, b""), Verdict::Matches);
-        // An empty password that was hashed is a password like any other.
+        // One that was hashed is as empty.
         let hashed = found(&hash_of(""), Age::Good);
+        assert_eq!(hashed.judge(b"", false, None), refused(Why::Empty));
         assert_eq!(hashed.judge(b"", true, None), Verdict::Matches);
+        let other = found(&hash_of("secret"), Age::Good);
+        assert_eq!(other.judge(b"", true, None), refused(Why::Wrong));
     }
 
     #[test]

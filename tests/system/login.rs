@@ -60,7 +60,9 @@ fn root_variants(world: &World) {
     for setting in ["yes", "prohibit-password", "without-password"] {
         assert_eq!(log_in(setting, "", "id -u").success(), "0\n", "{setting}");
     }
-    for setting in ["no", "forced-commands-only"] {
+    // A command that is forced on everybody says nothing of what the key is for.
+    let everybodys = "forced-commands-only\nForceCommand echo everybody";
+    for setting in ["no", "forced-commands-only", everybodys] {
         let ran = log_in(setting, "", "id -u");
         assert_eq!(
             (ran.out().as_str(), ran.code()),
