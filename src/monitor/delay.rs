@@ -31,15 +31,19 @@ impl FailureDelay {
         remaining(FAILURE_FLOOR_US + self.fraction_us(user), elapsed)
     }
 
-    /// 0 to 4,294 us, as OpenSSH: 32 bits of a digest, in picoseconds.
-    fn fraction_us(&self, user: &[u8]) -> u64 {
+    /// A number that belongs to the name, and that nobody outside can know.
+    pub(super) fn seed(&self, user: &[u8]) -> u64 {
         let mut input = self.secret.to_vec();
         input.extend_from_slice(user);
         let digest = Hash::Sha512.digest(&input);
-        let bits = digest
+        digest
             .first_chunk()
-            .map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        u64::from(bits) / 1_000_000
+            .map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+
+    /// 0 to 4,294 us, as OpenSSH: 32 bits of a digest, in picoseconds.
+    fn fraction_us(&self, user: &[u8]) -> u64 {
+        (self.seed(user) >> 32) / 1_000_000
     }
 }
 

@@ -68,6 +68,7 @@ impl Monitor {
             .then(|| (attempt.account.uid, attempt.account.name.clone()));
         let mut request = Request::Check {
             name: login.as_ref().map(|(_, name)| name.clone().into()),
+            seed: self.host.delay.seed(&attempt.user),
             password: password.into(),
             permit_empty: attempt.options.permit_empty_passwords,
             new_password: new.map(Into::into),

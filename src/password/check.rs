@@ -29,7 +29,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Reads the hash of `name`; of nobody, a decoy.
-    pub(super) fn read(shadow: &Path, name: Option<&[u8]>, today: i64) -> Self {
+    pub(super) fn read(shadow: &Path, name: Option<&[u8]>, seed: u64, today: i64) -> Self {
         let file = read_file(shadow);
         let mut found = match name {
             Some(name) => Self::of_account(&file, name, today),
@@ -44,7 +44,7 @@ impl Found {
             });
         }
         if found.refused.is_some() {
-            found.hash = decoy(&file);
+            found.hash = decoy(&file, seed);
         }
         found
     }
@@ -150,12 +150,18 @@ fn unfit(old: &[u8], new: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The kind of hash that accounts here have: the first one's, as OpenSSH takes it.
-fn decoy(file: &[u8]) -> Zeroizing<Vec<u8>> {
-    let first = shadow::lines(file)
+/// The hash of one of the accounts here: an unknown name takes as long as one of them, always the
+/// same, so that time tells no more about names than about kinds of hashes.
+fn decoy(file: &[u8], seed: u64) -> Zeroizing<Vec<u8>> {
+    let hashes: Vec<&[u8]> = shadow::lines(file)
         .filter_map(|line| shadow::parse(line).ok())
-        .find(|entry| password::is_supported(entry.hash));
-    Zeroizing::new(first.map_or(password::DECOY, |entry| entry.hash).to_vec())
+        .map(|entry| entry.hash)
+        .filter(|hash| password::is_supported(hash))
+        .collect();
+    let count = u64::try_from(hashes.len()).unwrap_or(u64::MAX).max(1);
+    let picked = usize::try_from(seed % count).ok();
+    let hash = picked.and_then(|index| hashes.get(index));
+    Zeroizing::new(hash.copied().unwrap_or(password::DECOY).to_vec())
 }
 
 fn read_file(path: &Path) -> Zeroizing<Vec<u8>> {
@@ -256,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_name_looks_like_always_the_same_account() {
+        let file = b"a:$6$a$x:::::::\nb:*:::::::\nc:$y$j9T$c$x:::::::\nd:$1$d$x:::::::\n";
+        let kinds: Vec<_> = (0..4).map(|seed| decoy(file, seed).to_vec()).collect();
+        assert_eq!(kinds[0], b"$6$a$x");
+        assert_eq!(kinds[1], b"$y$j9T$c$x");
+        assert_eq!((&kinds[2], &kinds[3]), (&kinds[0], &kinds[1]));
+        assert_eq!(*decoy(b"", 7), password::DECOY);
+    }
+
+    #[test]
     fn nobody_and_accounts_without_a_password_get_a_decoy() {
         let directory = std::env::temp_dir().join(format!("agent-shadow-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -265,7 +281,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
         };
         let why = |name: Option<&[u8]>| {
-            let found = Found::read(&path, name, 20000);
+            let found = Found::read(&path, name, 0, 20000);
             assert!(password::is_supported(&found.hash), "no work for nobody");
             found.refused
         };

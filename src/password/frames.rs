@@ -13,6 +13,9 @@ wire_enum! {
         1 => Check {
             /// The account; `None` for whoever cannot log in: the same work for nothing.
             name: Option<Bytes>,
+            /// Picks the account whose kind of hash stands in where there is none; the same for each
+            /// try of a name.
+            seed: u64,
             /// What the client says it is.
             password: Bytes,
             /// An empty password may be right.

@@ -69,12 +69,13 @@ fn answer(request: Request, identity: confine::Identity) -> Verdict {
     match request {
         Request::Check {
             name,
+            seed,
             mut password,
             permit_empty,
             mut new_password,
             today,
         } => {
-            let found = Found::read(shadow, name.as_deref(), today);
+            let found = Found::read(shadow, name.as_deref(), seed, today);
             let confinement = Confinement {
                 identity: Some(identity),
                 accepts: false,
