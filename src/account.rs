@@ -251,9 +251,11 @@ fn shadow_state(name: &[u8]) -> Option<State> {
     let locked = field.starts_with(b"!");
     field.zeroize();
     buffer.zeroize();
+    #[allow(clippy::useless_conversion, reason = "32 bits on armv7")]
+    let expires = i64::from(entry.sp_expire);
     Some(State {
         locked,
-        expires: Some(i64::from(entry.sp_expire)).filter(|day| *day >= 0),
+        expires: Some(expires).filter(|day| *day >= 0),
     })
 }
 
