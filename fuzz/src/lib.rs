@@ -12,3 +12,5 @@ pub mod config_bodies;
 pub mod credential_bodies;
 #[path = "../../tests/protocol/dialogue.rs"]
 pub mod dialogue;
+#[path = "../../tests/sftp/bodies.rs"]
+pub mod sftp_bodies;

@@ -148,7 +148,6 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
 /// No exec: this process has the code, and nothing of anybody else's.
 fn serve_sftp(program: &Program<'_>, arguments: &[u8], links: Option<[OwnedFd; 2]>) -> ! {
     let policy = program.policy;
-    sys::block_write_signals();
     let _ = rustix::thread::set_name(c"sftp");
     // A server that waits for a device or a FIFO does not see its client leave.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));

@@ -15,6 +15,7 @@ pub mod long_name;
 pub mod names;
 pub mod options;
 pub mod packet;
+mod questions;
 pub mod request;
 pub mod server;
 pub mod sharing;
@@ -99,6 +100,7 @@ pub fn serve_alone<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> i32 {
 }
 
 fn serve(options: Options, account: Account, mut log: Log, sharing: Option<Sharing>) -> i32 {
+    sys::block_write_signals();
     if let Some(mask) = options.umask {
         umask(Mode::from_raw_mode(mask));
     }

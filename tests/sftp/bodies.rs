@@ -1,0 +1,56 @@
+//! Body of the fuzz target `sftp_request`: what must hold for every packet.
+
+use agent_helper::sftp::attributes::Attributes;
+use agent_helper::sftp::packet::{Fields, Replies};
+use agent_helper::sftp::request::{Decoded, Request, decode};
+
+/// Decodes `input` as a packet of a client: no panic, nothing from behind its end, and the same
+/// answer for the same bytes.
+pub fn request(input: &[u8]) {
+    let Ok(decoded) = decode(input) else {
+        assert!(input.len() < 5, "only what is too short has no number");
+        return;
+    };
+    assert_eq!(decode(input).as_ref(), Ok(&decoded));
+    let Decoded { request, .. } = decoded;
+    let Ok(request) = request else { return };
+    let inside = |bytes: &[u8]| {
+        let (start, end) = (input.as_ptr() as usize, input.as_ptr_range().end as usize);
+        let at = bytes.as_ptr() as usize;
+        assert!(bytes.is_empty() || (at >= start && at + bytes.len() <= end));
+    };
+    match request {
+        Request::Open {
+            path, attributes, ..
+        }
+        | Request::Set { path, attributes } => {
+            inside(path);
+            round_trip(&attributes);
+        }
+        Request::SetHandle { attributes, .. } => round_trip(&attributes),
+        Request::Path { path } => inside(path),
+        Request::TwoPaths { first, second } => {
+            inside(first);
+            inside(second);
+        }
+        Request::Write { data, .. } => inside(data),
+        Request::Ids { users, groups } => {
+            inside(users);
+            inside(groups);
+            assert!(users.len().is_multiple_of(4) && groups.len().is_multiple_of(4));
+        }
+        Request::Close { .. }
+        | Request::Read { .. }
+        | Request::Handle { .. }
+        | Request::Copy { .. }
+        | Request::Nothing => {}
+    }
+}
+
+fn round_trip(attributes: &Attributes) {
+    let mut replies = Replies::default();
+    attributes.encode(&mut replies);
+    let mut fields = Fields::new(replies.bytes());
+    assert_eq!(Attributes::decode(&mut fields).as_ref(), Ok(attributes));
+    assert!(fields.is_empty());
+}
