@@ -68,6 +68,8 @@ pub struct SessionVariables<'a> {
     pub client: &'a [(Bytes, Bytes)],
     /// TERM and the terminal's path.
     pub terminal: Option<(&'a [u8], &'a [u8])>,
+    /// DISPLAY.
+    pub display: Option<&'a [u8]>,
     /// What the client asked for where something else is run.
     pub original_command: Option<&'a [u8]>,
     /// Path of the file that says how the user logged in.
@@ -102,6 +104,9 @@ pub fn build(policy: &Policy, session: &SessionVariables<'_>) -> (Environment, V
     );
     if let Some((term, _)) = session.terminal {
         environment.set(b"TERM", term);
+    }
+    if let Some(display) = session.display {
+        environment.set(b"DISPLAY", display);
     }
     environment.set_all(&policy.key_environment);
     if let Some(file) = session.file {
@@ -211,6 +216,7 @@ mod tests {
             ("TERM", "client"),
         ]);
         let session = SessionVariables {
+            display: Some(b"localhost:10.0"),
             client: &client,
             terminal: Some((b"xterm", b"/dev/pts/3")),
             original_command: Some(b"id"),
@@ -229,6 +235,7 @@ mod tests {
                 "TERM=set",
                 "USER=alice",
                 "HOME=/home/alice",
+                "DISPLAY=localhost:10.0",
                 "B=file",
                 "C=set",
                 "SSH_CONNECTION=192.0.2.1 1 192.0.2.2 22",

@@ -13,8 +13,10 @@ use rustix::io::Errno;
 
 use crate::agent::AgentSocket;
 use crate::connect::{self, Race};
+use crate::display::Display;
 use crate::forward_frame::{
     Address, Addresses, Failure, ForwardAnswer, ForwardRequest, Forwarding, Lookup, Place,
+    X11Request,
 };
 use crate::forward_policy::{bind_to, permits_listen, permits_open};
 use crate::frame::{HelperToMonitor, SessionToNet};
@@ -41,6 +43,7 @@ pub struct Forwards {
     files: Vec<(u32, UnixFile)>,
     home: Bytes,
     agent: Option<AgentSocket>,
+    display: Option<(u32, Display)>,
     resolver: Resolver,
     last_lookup: u32,
 }
@@ -92,6 +95,7 @@ impl Forwards {
             files: Vec::new(),
             home,
             agent: None,
+            display: None,
             resolver: Resolver::None,
             last_lookup: 0,
         }
@@ -111,6 +115,9 @@ impl Forwards {
                 Ok(())
             }
             ForwardRequest::ListenAgent { number } => self.listen_agent(number, peers),
+            ForwardRequest::ListenX11 { number, request } => {
+                self.listen_x11(number, &request, peers)
+            }
         }
     }
 
@@ -285,6 +292,33 @@ impl Forwards {
                 refuse_listener(peers, number)
             }
         }
+    }
+
+    fn listen_x11<P: Peers>(
+        &mut self,
+        number: u32,
+        request: &X11Request,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let Some(rules) = &self.rules.x11 else {
+            return refuse_listener(peers, number);
+        };
+        match Display::open(rules, self.rules.family, request) {
+            Ok((sockets, port, display)) => {
+                self.display = Some((request.session, display));
+                let sockets: Vec<&OwnedFd> = sockets.iter().collect();
+                listening(peers, number, port, &sockets)
+            }
+            Err(errno) => {
+                peers.log(ERROR, &failed("X11 display", errno))?;
+                refuse_listener(peers, number)
+            }
+        }
+    }
+
+    /// The display that was opened last, with its session's number; once.
+    pub fn take_display(&mut self) -> Option<(u32, Display)> {
+        self.display.take()
     }
 
     /// Where the client's agent can be reached.

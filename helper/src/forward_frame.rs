@@ -29,6 +29,8 @@ wire_struct! {
         pub agent: bool,
         /// AgentSocketPath after token expansion.
         pub agent_link: Option<Bytes>,
+        /// The client's display may be used here.
+        pub x11: Option<X11Rules>,
         /// PermitOpen and permitopen=: each list must name the target.
         pub permit_open: Vec<Vec<HostPort>>,
         /// PermitListen and permitlisten=: each list must name the place; hosts are patterns.
@@ -41,6 +43,34 @@ wire_struct! {
         pub bind_mask: u32,
         /// StreamLocalBindUnlink.
         pub bind_unlink: bool,
+    }
+}
+
+wire_struct! {
+    /// How displays are made here.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct X11Rules {
+        /// X11DisplayOffset.
+        pub offset: u32,
+        /// X11UseLocalhost.
+        pub localhost: bool,
+        /// XAuthLocation.
+        pub xauth: Bytes,
+    }
+}
+
+wire_struct! {
+    /// x11-req (RFC 4254 section 6.3).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct X11Request {
+        /// The session that asked.
+        pub session: u32,
+        /// Authentication protocol.
+        pub protocol: Bytes,
+        /// Cookie, in hexadecimal digits.
+        pub cookie: Bytes,
+        /// Screen number.
+        pub screen: u32,
     }
 }
 
@@ -95,6 +125,8 @@ wire_enum! {
         3 => StopListening { number: u32, },
         /// Listen for users of the client's agent.
         4 => ListenAgent { number: u32, },
+        /// Listen for clients of the session's display.
+        5 => ListenX11 { number: u32, request: X11Request, },
     }
 }
 

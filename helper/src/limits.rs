@@ -17,6 +17,10 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const LOOKUP_TIME_MS: u64 = 10_000;
 /// Connections of one user that a link to agents goes back through.
 pub const AGENT_LINKS_MAX: u32 = 64;
+/// Displays that are tried (OpenSSH's MAX_DISPLAYS).
+pub const DISPLAYS_MAX: u32 = 1000;
+/// Bytes of an X11 protocol name or cookie: MIT-MAGIC-COOKIE-1 has 32 digits, XDM's 48.
+pub const X11_FIELD_MAX_BYTES: usize = 256;
 /// Listeners with a file of one login; ports cost `net` a descriptor and us nothing.
 pub const UNIX_LISTENERS_MAX: usize = 64;
 /// Addresses that one listener binds: what a frame carries.

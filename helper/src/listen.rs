@@ -69,6 +69,25 @@ pub fn tcp(addresses: &[Address], mut port: u16) -> Result<(Vec<OwnedFd>, u16), 
     }
 }
 
+/// Listens at `port` of all of `addresses` that this machine has, or at none: another program's
+/// display must not be half of ours.
+pub fn exclusive_tcp(addresses: &[Address], port: u16) -> Result<Vec<OwnedFd>, Errno> {
+    let mut sockets = Vec::new();
+    let mut failure = Errno::ADDRNOTAVAIL;
+    for address in addresses {
+        match one_tcp(&socket_address(*address, port)) {
+            Ok((socket, _)) => sockets.push(socket),
+            Err(Errno::ADDRINUSE) => return Err(Errno::ADDRINUSE),
+            Err(errno) => failure = errno,
+        }
+    }
+    if sockets.is_empty() {
+        Err(failure)
+    } else {
+        Ok(sockets)
+    }
+}
+
 fn one_tcp(address: &SocketAddr) -> Result<(OwnedFd, u16), Errno> {
     let socket = stream(family(address))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;

@@ -15,6 +15,7 @@ use rustix::process::{
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
+use crate::display::Display;
 use crate::environment::{SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
@@ -54,6 +55,8 @@ pub struct Program<'a> {
     pub environment: &'a [(Bytes, Bytes)],
     /// TERM and path of the terminal.
     pub terminal: Option<(&'a [u8], &'a [u8])>,
+    /// For X11 clients.
+    pub display: Option<&'a Display>,
 }
 
 /// What a session's process becomes.
@@ -114,6 +117,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
         &SessionVariables {
             client: program.environment,
             terminal: program.terminal,
+            display: program.display.map(|display| &*display.name),
             original_command: program.original_command,
             auth_info: program.auth_info,
             file: file.as_deref(),
@@ -213,10 +217,12 @@ fn greet(policy: &Policy, home: &[u8]) {
     }
 }
 
-/// `~/.ssh/rc`, else `/etc/ssh/sshrc`, run to its end before the session's program.
+/// `~/.ssh/rc`, else `/etc/ssh/sshrc`, run to its end before the session's program. With a display
+/// it reads the cookie, as with sshd; without one of these files xauth does.
 fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString]) {
     let own = join(home, b"/.ssh/rc");
     let honoured = !program.is_subsystem && program.policy.permit_user_rc;
+    let mut input = program.display.map(|display| &*display.secrets);
     let arguments = if honoured && stat(&own).is_ok() {
         let shell = &*program.policy.identity.shell;
         let line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
@@ -229,6 +235,10 @@ fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString])
             b"/bin/sh".to_vec(),
             vec![b"sh".to_vec(), b"/etc/ssh/sshrc".to_vec()],
         )
+    } else if let Some(display) = program.display {
+        input = Some(&display.commands);
+        let words: [&[u8]; 3] = [b"xauth", b"-q", b"-"];
+        (display.xauth.clone(), words.map(<[u8]>::to_vec).to_vec())
     } else {
         return;
     };
@@ -244,8 +254,10 @@ fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString])
     };
     match sys::fork() {
         Ok(Forked::Child) => {
-            // It reads an empty input: what comes from the client is the program's.
-            if let Ok((reader, _)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) {
+            // What comes from the client is the program's. A pipe holds more than is written here.
+            if let Ok((reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            {
+                let _ = write(&writer, input.unwrap_or_default());
                 let _ = dup2_stdin(&reader);
             }
             sys::execute(&path, &arguments, environment);

@@ -221,6 +221,9 @@ impl Helper {
                 (NetToSession::Forward { request }, Some(sessions), Some(forwards)) => {
                     forwards.on_request(request, &mut self.links)?;
                     sessions.set_agent_path(forwards.agent_path());
+                    if let Some((session, display)) = forwards.take_display() {
+                        sessions.set_display(session, display);
+                    }
                 }
                 (frame, Some(sessions), _) => sessions.on_frame(frame, &mut self.links)?,
                 _ => {}

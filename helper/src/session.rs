@@ -13,6 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitStatus};
 
 use crate::auth_info::AuthInfo;
+use crate::display::Display;
 use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
 use crate::program::{self, Standard, Task};
 use crate::signal;
@@ -51,6 +52,8 @@ pub struct Sessions {
     policy: Policy,
     list: Vec<Session>,
     last_id: u32,
+    /// Displays of sessions that did not start yet, by `net`'s numbers.
+    displays: Vec<(u32, Display)>,
 }
 
 #[derive(Debug)]
@@ -120,6 +123,7 @@ impl Sessions {
             policy,
             list: Vec::new(),
             last_id: 0,
+            displays: Vec::new(),
         }
     }
 
@@ -132,6 +136,19 @@ impl Sessions {
         {
             variables.push((NAME.into(), path.into()));
         }
+    }
+
+    /// The program of `number`, when it starts, finds this display.
+    pub fn set_display(&mut self, number: u32, display: Display) {
+        if self.displays.len() < SESSIONS_MAX {
+            self.displays.retain(|(known, _)| *known != number);
+            self.displays.push((number, display));
+        }
+    }
+
+    fn take_display(&mut self, number: u32) -> Option<Display> {
+        let index = self.displays.iter().position(|(of, _)| *of == number)?;
+        Some(self.displays.swap_remove(index).1)
     }
 
     /// Acts on a frame of `net`.
@@ -371,10 +388,12 @@ impl Sessions {
         start: &Start,
         peers: &mut P,
     ) -> Result<(), P::Error> {
+        let number = self.list.get(index).and_then(|session| session.number);
+        let display = number.and_then(|number| self.take_display(number));
         let Some(session) = self.list.get_mut(index) else {
             return Ok(());
         };
-        let Some(number) = session.number else {
+        let Some(number) = number else {
             return Ok(());
         };
         let started = match decide(&self.policy, &start.program) {
@@ -390,7 +409,15 @@ impl Sessions {
                     _ => None,
                 };
                 let environment = &start.environment;
-                launch(&self.policy, session, &decision, environment, links)
+                let display = display.as_ref();
+                launch(
+                    &self.policy,
+                    session,
+                    &decision,
+                    environment,
+                    display,
+                    links,
+                )
             }
             None => Err(Errno::PERM),
         };
@@ -435,6 +462,7 @@ impl Sessions {
     }
 
     fn close<P: Peers>(&mut self, number: u32, peers: &mut P) -> Result<(), P::Error> {
+        drop(self.take_display(number));
         let Some(index) = self.find(number) else {
             return Ok(());
         };
@@ -518,6 +546,7 @@ fn launch(
     session: &mut Session,
     decision: &Decision<'_>,
     environment: &[(Bytes, Bytes)],
+    display: Option<&Display>,
     links: Option<[OwnedFd; 2]>,
 ) -> Result<(Process, Vec<OwnedFd>), Errno> {
     let terminal = core::mem::replace(&mut session.terminal, TerminalState::None);
@@ -550,6 +579,7 @@ fn launch(
         terminal: terminal
             .as_ref()
             .map(|(term, path)| (&**term, path.as_slice())),
+        display,
     };
     match sys::fork()? {
         Forked::Child => program::run(&program, &standard, links),

@@ -1,10 +1,16 @@
 //! The keywords about forwarding: their values and defaults (sshd_config(5)).
 
-use agent_helper::forward_frame::{Family, Gateway};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use agent_helper::forward_frame::{Family, Gateway, X11Rules};
 
 use super::lex::Line;
-use super::settings::{Settings, settings, single, tokens};
+use super::settings::{Settings, absolute, settings, single, tokens};
 use super::value::{self, AddressFamily, Parsed};
+
+/// Where distributions have it.
+const XAUTH: &str = "/usr/bin/xauth";
 
 /// Which ways may be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,10 @@ settings! { ForwardSettings {
     permit_open: Option<Places>,
     stream_local_bind_mask: Option<u32>,
     stream_local_bind_unlink: Option<bool>,
+    x11_display_offset: Option<u32>,
+    x11_forwarding: Option<bool>,
+    x11_use_localhost: Option<bool>,
+    xauth_location: Option<PathBuf>,
 }}
 
 /// Everything about forwarding, as it holds for one connection.
@@ -51,6 +61,9 @@ pub struct ForwardOptions {
     pub agent: bool,
     /// AgentSocketPath, tokens not expanded.
     pub agent_socket_path: Option<String>,
+    /// X11Forwarding.
+    pub x11: bool,
+    pub x11_rules: X11Rules,
 }
 
 impl ForwardOptions {
@@ -78,6 +91,15 @@ impl ForwardOptions {
             },
             agent: set.allow_agent_forwarding.unwrap_or(true),
             agent_socket_path: set.agent_socket_path.clone().flatten(),
+            x11: set.x11_forwarding.unwrap_or(false),
+            x11_rules: X11Rules {
+                offset: set.x11_display_offset.unwrap_or(10),
+                localhost: set.x11_use_localhost.unwrap_or(true),
+                xauth: match &set.xauth_location {
+                    Some(path) => path.as_os_str().as_bytes().into(),
+                    None => XAUTH.into(),
+                },
+            },
         }
     }
 
@@ -101,6 +123,11 @@ impl ForwardOptions {
         line("permitlisten", places_text(&self.permit_listen));
         line("streamlocalbindmask", format!("0{:o}", self.bind_mask));
         line("streamlocalbindunlink", yes_no(self.bind_unlink));
+        line("x11forwarding", yes_no(self.x11));
+        line("x11displayoffset", self.x11_rules.offset.to_string());
+        line("x11uselocalhost", yes_no(self.x11_rules.localhost));
+        let xauth = String::from_utf8_lossy(&self.x11_rules.xauth);
+        line("xauthlocation", xauth.into_owned());
         let path = self.agent_socket_path.as_deref();
         line("agentsocketpath", path.unwrap_or("none").to_owned());
     }
@@ -119,6 +146,10 @@ pub enum Forward {
     PermitOpen,
     StreamLocalBindMask,
     StreamLocalBindUnlink,
+    X11DisplayOffset,
+    X11Forwarding,
+    X11UseLocalhost,
+    XAuthLocation,
 }
 
 /// Reads one line's value for `keyword`.
@@ -148,6 +179,12 @@ pub(super) fn set(to: &mut ForwardSettings, keyword: Forward, line: &Line<'_>) -
         Forward::StreamLocalBindUnlink => {
             to.stream_local_bind_unlink = Some(value::yes_no(single(line)?)?);
         }
+        Forward::X11DisplayOffset => {
+            to.x11_display_offset = Some(value::number(single(line)?, 0, 59_535)?);
+        }
+        Forward::X11Forwarding => to.x11_forwarding = Some(value::yes_no(single(line)?)?),
+        Forward::X11UseLocalhost => to.x11_use_localhost = Some(value::yes_no(single(line)?)?),
+        Forward::XAuthLocation => to.xauth_location = Some(absolute(single(line)?)?),
     }
     Ok(())
 }

@@ -388,10 +388,16 @@ pub const TABLE: &[Entry] = &[
         "PAM is not used: passwords are checked against /etc/shadow, accounts by passwd and shadow",
     ),
     set("VersionAddendum", Keyword::VersionAddendum),
-    unserved("X11DisplayOffset", Quiet::Always, NO_FORWARDING),
-    unserved("X11Forwarding", NO, NO_FORWARDING),
-    unserved("X11UseLocalhost", Quiet::Always, NO_FORWARDING),
-    unserved_global("XAuthLocation", Quiet::Always, NO_FORWARDING),
+    set_in_match(
+        "X11DisplayOffset",
+        Keyword::Forwarding(Forward::X11DisplayOffset),
+    ),
+    set_in_match("X11Forwarding", Keyword::Forwarding(Forward::X11Forwarding)),
+    set_in_match(
+        "X11UseLocalhost",
+        Keyword::Forwarding(Forward::X11UseLocalhost),
+    ),
+    set("XAuthLocation", Keyword::Forwarding(Forward::XAuthLocation)),
     // Debian's and Fedora's patches.
     unserved_global(
         "DebianBanner",

@@ -377,7 +377,7 @@ fn rest_of_line<'a>(line: &Line<'a>) -> Parsed<&'a str> {
 }
 
 /// A path; sshd takes relative ones from its working directory, so do we.
-fn absolute(text: &str) -> Parsed<PathBuf> {
+pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
     let home = || std::env::home_dir().unwrap_or_default();
     let path = match text.strip_prefix("~/") {
         Some(below) => home().join(below),

@@ -173,15 +173,15 @@ fn a_misspelt_keyword_gets_a_hint() {
 
 #[test]
 fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
-    let text = "UsePAM yes\nX11Forwarding yes\nX11Forwarding yes\nGSSAPIAuthentication yes\n\
-                X11UseLocalhost no\nUseLogin no\n\
+    let text = "UsePAM yes\nPermitTunnel yes\nPermitTunnel yes\nGSSAPIAuthentication yes\n\
+                X11UseLocalhost no\nX11Forwarding yes\nUseLogin no\n\
                 KbdInteractiveAuthentication no\nProtocol 2\nPerSourcePenalties no\n\
                 HostKeyAgent /run/agent\nRDomain none\n";
     let warnings = loaded(text).warnings;
     assert_eq!(warnings.len(), 5, "{warnings:?}");
     for (warning, keyword) in warnings.iter().zip([
         "UsePAM",
-        "X11Forwarding",
+        "PermitTunnel",
         "GSSAPIAuthentication",
         "UseLogin",
         "HostKeyAgent",

@@ -29,6 +29,8 @@ pub(super) fn rules(
             .agent_socket_path
             .as_ref()
             .map(|path| expand(path, account).into()),
+        x11: (!options.disabled && options.x11 && rights.permit_x11_forwarding)
+            .then(|| options.x11_rules.clone()),
         permit_open: lists(&options.permit_open, &rights.permit_open),
         permit_listen: lists(&options.permit_listen, &rights.permit_listen),
         gateway: options.gateway,
@@ -64,7 +66,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::config::forwarding::Ways;
-    use agent_helper::forward_frame::{Family, Gateway};
+    use agent_helper::forward_frame::{Family, Gateway, X11Rules};
 
     fn options() -> ForwardOptions {
         let both = Ways {
@@ -83,6 +85,8 @@ mod tests {
             family: Family::Any,
             agent: true,
             agent_socket_path: Some("%h/.ssh/agent.sock".to_owned()),
+            x11: true,
+            x11_rules: X11Rules::default(),
         }
     }
 
@@ -136,6 +140,21 @@ mod tests {
             };
             assert!(!rules(&configured, &open(), false).agent);
         }
+    }
+
+    #[test]
+    fn displays_are_a_right_of_their_own() {
+        let without = Rights {
+            permit_x11_forwarding: false,
+            ..open()
+        };
+        assert!(rules(&options(), &open(), false).x11.is_some());
+        assert!(rules(&options(), &without, false).x11.is_none());
+        let disabled = ForwardOptions {
+            disabled: true,
+            ..options()
+        };
+        assert!(rules(&disabled, &open(), false).x11.is_none());
     }
 
     #[test]

@@ -98,12 +98,7 @@ pub(super) fn offer(
         Place::Tcp { host, .. } => {
             extra.put_string(host);
             extra.put_u32(port.into());
-            let (address, port) = match from {
-                Some(from) => (from.ip().to_canonical().to_string(), from.port()),
-                None => ("UNKNOWN".to_owned(), 0),
-            };
-            extra.put_string(address.as_bytes());
-            extra.put_u32(port.into());
+            extra.extend(originator(from));
             (b"forwarded-tcpip", extra)
         }
         Place::Unix { path } => {
@@ -112,6 +107,18 @@ pub(super) fn offer(
             (b"forwarded-streamlocal@openssh.com", extra)
         }
     }
+}
+
+/// Address and port of whoever connected, as channels of types x11 and forwarded-tcpip carry them.
+pub(super) fn originator(from: Option<SocketAddr>) -> Vec<u8> {
+    let (address, port) = match from {
+        Some(from) => (from.ip().to_canonical().to_string(), from.port()),
+        None => ("UNKNOWN".to_owned(), 0),
+    };
+    let mut fields = Vec::new();
+    fields.put_string(address.as_bytes());
+    fields.put_u32(port.into());
+    fields
 }
 
 /// Code and words for a connection that was not made, as OpenSSH has them.

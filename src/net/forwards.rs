@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_helper::forward_frame::{ForwardAnswer, ForwardRequest, Place};
+use agent_helper::forward_frame::{ForwardAnswer, ForwardRequest, Place, X11Request};
 use agent_helper::frame::NetToSession;
 use agent_helper::link::LinkError;
 use rustix::event::PollFlags;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
 
 use super::descriptors::{listener, stream_socket};
-use super::forward_requests::{offer, refusal};
+use super::forward_requests::{offer, originator, refusal};
 use super::helper_queue::HelperQueue;
 use super::relay::Relay;
 use super::service::ServiceError;
@@ -64,6 +64,8 @@ enum Purpose {
     Place(Place),
     /// The client's agent, through channels of this type.
     Agent(&'static [u8]),
+    /// The client's display, as long as this session lives; or only once.
+    Display { session: u32, single: bool },
 }
 
 /// What the helper answered that somebody waits for.
@@ -72,6 +74,8 @@ pub(super) enum Answered {
     Listening(Listening),
     /// Whether the agent can be reached.
     Agent(bool),
+    /// Whether a session's display can be reached.
+    Display(u32, bool),
 }
 
 /// The answer to a request to listen.
@@ -152,7 +156,7 @@ impl Forwards {
                         host == asked && listener.port == *port
                     }
                     (Purpose::Place(place), at) => place == at,
-                    (Purpose::Agent(_), _) => false,
+                    (Purpose::Agent(_) | Purpose::Display { .. }, _) => false,
                 }
         };
         let Some(index) = self.listeners.iter().position(is_it) else {
@@ -194,6 +198,40 @@ impl Forwards {
         Ok(None)
     }
 
+    /// A session wants X11 clients to reach the client's display; false: there are too many
+    /// listeners.
+    pub(super) fn listen_x11(
+        &mut self,
+        helper: &mut HelperQueue,
+        request: X11Request,
+        single: bool,
+    ) -> Result<bool, LinkError> {
+        if self.listeners.len() >= LISTENERS_PER_CONNECTION {
+            return Ok(false);
+        }
+        let number = self.take_number();
+        self.listeners.push(Listener {
+            number,
+            purpose: Purpose::Display {
+                session: request.session,
+                single,
+            },
+            port: 0,
+            sockets: Vec::new(),
+        });
+        let request = ForwardRequest::ListenX11 { number, request };
+        helper.send(&NetToSession::Forward { request })?;
+        Ok(true)
+    }
+
+    /// Displays go with their sessions; who uses one goes on.
+    pub(super) fn end_displays(&mut self, lives: impl Fn(u32) -> bool) {
+        self.listeners.retain(|listener| match listener.purpose {
+            Purpose::Display { session, .. } => listener.sockets.is_empty() || lives(session),
+            _ => true,
+        });
+    }
+
     /// The helper's answer. What somebody waits for is given back.
     pub(super) fn answer(
         &mut self,
@@ -233,21 +271,26 @@ impl Forwards {
                 found.port = port;
                 let open = match &found.purpose {
                     Purpose::Agent(_) => return Ok(Some(Answered::Agent(true))),
+                    Purpose::Display { session, .. } => {
+                        return Ok(Some(Answered::Display(*session, true)));
+                    }
                     Purpose::Place(place) => matches!(place, Place::Tcp { port: 0, .. }),
                 };
                 let port = Some((port, open));
                 Ok(Some(Answered::Listening(Listening { number, port })))
             }
             ForwardAnswer::NotListening { number } => {
-                let is_agent = matches!(self.asked(number)?.purpose, Purpose::Agent(_));
                 no_descriptors(&descriptors)?;
+                let answered = match self.asked(number)?.purpose {
+                    Purpose::Agent(_) => Answered::Agent(false),
+                    Purpose::Display { session, .. } => Answered::Display(session, false),
+                    Purpose::Place(_) => {
+                        let port = None;
+                        Answered::Listening(Listening { number, port })
+                    }
+                };
                 self.listeners.retain(|listener| listener.number != number);
-                let port = None;
-                Ok(Some(if is_agent {
-                    Answered::Agent(false)
-                } else {
-                    Answered::Listening(Listening { number, port })
-                }))
+                Ok(Some(answered))
             }
         }
     }
@@ -392,10 +435,19 @@ impl Forwards {
                 Purpose::Agent(kind) => {
                     core.offer(kind, AGENT_WINDOW_BYTES, AGENT_PACKET_BYTES, &[])
                 }
+                Purpose::Display { .. } => {
+                    let extra = originator(from);
+                    core.offer(b"x11", AGENT_WINDOW_BYTES, AGENT_PACKET_BYTES, &extra)
+                }
             };
+            let once = matches!(listener.purpose, Purpose::Display { single: true, .. });
             if let Some(channel) = offered {
                 let relay = Relay::new(socket);
                 self.channels.insert(channel.0, Forward::Offered(relay));
+            }
+            if once {
+                self.listeners.swap_remove(index);
+                return;
             }
         }
     }

@@ -38,6 +38,13 @@ pub(super) enum Request<'a> {
     /// `auth-agent-req@openssh.com`, or `agent-req` (draft-ietf-sshm-ssh-agent): the client's agent
     /// may be used. Carries the type of the channels that lead to it.
     Agent(&'static [u8]),
+    /// `x11-req`: X11 clients may use the client's display.
+    X11 {
+        single: bool,
+        protocol: &'a [u8],
+        cookie: &'a [u8],
+        screen: u32,
+    },
     /// Any other, and those that are not served.
     Unknown,
 }
@@ -76,6 +83,12 @@ impl<'a> Request<'a> {
                 Self::Break
             }
             b"eow@openssh.com" => Self::EndOfWrite,
+            b"x11-req" => Self::X11 {
+                single: reader.boolean("single connection")?,
+                protocol: reader.string("authentication protocol")?,
+                cookie: reader.string("authentication cookie")?,
+                screen: reader.u32("screen number")?,
+            },
             b"auth-agent-req@openssh.com" => Self::Agent(b"auth-agent@openssh.com"),
             b"agent-req" => Self::Agent(b"agent-connect"),
             // Their fields are nobody's business here.
@@ -147,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_unknown_whatever_it_carries() {
-        for kind in [&b"x11-req"[..], b"agent-request", b"", b"\xff"] {
+        for kind in [&b"x11-request"[..], b"agent-request", b"", b"\xff"] {
             assert_eq!(Request::decode(kind, b"\0\0"), Ok(Request::Unknown));
         }
     }

@@ -64,6 +64,7 @@ struct MayForward {
     unix_local: bool,
     unix_remote: bool,
     agent: bool,
+    x11: bool,
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -86,6 +87,8 @@ pub(super) enum Act {
     Consumed(ChannelId, usize),
     /// All sessions' requests for the agent have this answer.
     AgentAnswered(bool),
+    /// The session's request for a display has this answer.
+    DisplayAnswered(u32, bool),
     GlobalReplies,
     /// The monitor is to prove these host keys.
     Prove(Vec<Vec<u8>>),
@@ -100,6 +103,7 @@ impl Service {
             unix_local: forwarding.unix_local,
             unix_remote: forwarding.unix_remote,
             agent: forwarding.agent,
+            x11: forwarding.x11.is_some(),
         };
         Self {
             helper: HelperQueue::new(helper),
@@ -200,6 +204,19 @@ impl Service {
                 match request? {
                     Verdict::Known(success) if want_reply => Act::SessionReply(channel, success),
                     Verdict::Known(_) | Verdict::Later => Act::Nothing,
+                    Verdict::Display(request, _) if !self.may_forward.x11 => {
+                        Act::DisplayAnswered(request.session, false)
+                    }
+                    Verdict::Display(request, single) => {
+                        let session = request.session;
+                        match self
+                            .forwards
+                            .listen_x11(&mut self.helper, request, single)?
+                        {
+                            true => Act::Nothing,
+                            false => Act::DisplayAnswered(session, false),
+                        }
+                    }
                     Verdict::Agent(_) if !self.may_forward.agent => Act::AgentAnswered(false),
                     Verdict::Agent(kind) => {
                         match self.forwards.listen_agent(&mut self.helper, kind)? {
@@ -272,6 +289,9 @@ impl Service {
             Act::Reply(channel, success) => core.reply(channel, success),
             Act::Consumed(channel, len) => consumed(core, channel, len),
             Act::AgentAnswered(success) => self.sessions.agent_answered(core, success),
+            Act::DisplayAnswered(session, success) => {
+                self.sessions.display_answered(core, session, success);
+            }
             Act::GlobalReplies => self.replies.flush(core),
         }
     }
@@ -360,6 +380,9 @@ impl Service {
         let window = self.window();
         match self.forwards.answer(core, answer, descriptors, window)? {
             None => {}
+            Some(Answered::Display(session, success)) => {
+                self.sessions.display_answered(core, session, success);
+            }
             Some(Answered::Agent(success)) => self.sessions.agent_answered(core, success),
             Some(Answered::Listening(listening)) => {
                 self.replies.answered(&listening);
@@ -387,6 +410,8 @@ impl Service {
             self.forwards.pump(core);
         }
         self.sessions.pump(core);
+        let sessions = &self.sessions;
+        self.forwards.end_displays(|number| sessions.has(number));
         if !self.forwards_first {
             self.forwards.pump(core);
         }

@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub streams: Streams,
     /// Forced commands and subsystems take no signals (OpenSSH).
     pub takes_signals: bool,
+    /// There was an `x11-req`.
+    pub display_asked: bool,
     answers: Answers,
     end_of_write_due: bool,
     exit_told: bool,
@@ -94,6 +96,7 @@ impl Session {
             terminal: Terminal::None,
             streams: Streams::default(),
             takes_signals: true,
+            display_asked: false,
             answers: Answers::default(),
             end_of_write_due: false,
             exit_told: false,
@@ -294,6 +297,7 @@ pub(super) enum Question {
     Terminal,
     Start,
     Agent,
+    Display,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! `net` holds a copy of the login's policy to answer clients early; the helper enforces it.
 
+use agent_helper::forward_frame::X11Request;
 use agent_helper::frame::{NetToSession, Policy, Program, SessionToNet};
 use agent_helper::link::LinkError;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -152,6 +153,19 @@ impl Sessions {
         for session in &mut self.sessions {
             session.answered(core, Question::Agent, success);
         }
+    }
+
+    /// Whether the display of the session can be reached.
+    pub(super) fn display_answered(&mut self, core: &mut Core, number: u32, success: bool) {
+        let of = |session: &&mut Session| session.number == number;
+        if let Some(session) = self.sessions.iter_mut().find(of) {
+            session.answered(core, Question::Display, success);
+        }
+    }
+
+    /// Whether the session is there yet.
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.sessions.iter().any(|session| session.number == number)
     }
 
     /// SSH_MSG_CHANNEL_DATA; gives how many bytes are done with.
@@ -384,13 +398,16 @@ pub(super) enum Opening {
 }
 
 /// What became of a channel request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Known(bool),
     /// The helper decides; the answer is registered.
     Later,
     /// The client's agent is to be reached through channels of this type; the answer is registered.
     Agent(&'static [u8]),
+    /// The client's display is to be reached, for one connection or for all; the answer is
+    /// registered.
+    Display(X11Request, bool),
 }
 
 fn unexpected(what: &'static str) -> ServiceError {
@@ -480,6 +497,26 @@ fn serve(
         Request::EndOfWrite => {
             session.streams.close_output();
             return Ok(Verdict::Known(session.has_started()));
+        }
+        Request::X11 {
+            single,
+            protocol,
+            cookie,
+            screen,
+        } => {
+            // OpenSSH's rule: one display for each session, and before its program.
+            if !matches!(session.stage, Stage::Preparing(_)) || session.display_asked {
+                return Ok(Verdict::Known(false));
+            }
+            session.display_asked = true;
+            session.answer_later(Question::Display, want_reply);
+            let request = X11Request {
+                session: number,
+                protocol: protocol.into(),
+                cookie: cookie.into(),
+                screen,
+            };
+            return Ok(Verdict::Display(request, single));
         }
         Request::Agent(kind) => {
             session.answer_later(Question::Agent, want_reply);

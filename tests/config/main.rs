@@ -142,6 +142,10 @@ const SHARED: &[&str] = &[
     "permituserrc",
     "permituserenvironment",
     "allowagentforwarding",
+    "x11forwarding",
+    "x11displayoffset",
+    "x11uselocalhost",
+    "xauthlocation",
     "allowtcpforwarding",
     "allowstreamlocalforwarding",
     "disableforwarding",
@@ -185,22 +189,12 @@ fn stock_configurations_pass_with_warnings_only() {
         place.path("opensshserver.config").to_str().unwrap(),
     );
     for (name, content, warned) in [
-        (
-            "debian-12",
-            fixture("debian-12"),
-            &["UsePAM", "X11Forwarding"][..],
-        ),
+        ("debian-12", fixture("debian-12"), &["UsePAM"][..]),
         ("alpine", fixture("alpine"), &[]),
         (
             "fedora",
             fixture("fedora"),
-            &[
-                "GSSAPIAuthentication",
-                "UsePAM",
-                "X11Forwarding",
-                "MACs",
-                "KexAlgorithms",
-            ],
+            &["GSSAPIAuthentication", "UsePAM", "MACs", "KexAlgorithms"],
         ),
     ] {
         place.write("sshd_config.d/50-redhat.conf", &fedora);

@@ -1,7 +1,7 @@
 //! Forwarding with stock clients: ports, sockets, agents, on connections of their own and shared.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     Case::new("forwarding::many_channels", many_channels),
     Case::new("forwarding::agent_through_two_hops", agent_through_two_hops),
     Case::new("forwarding::agent_fixed_path", agent_fixed_path).only_agent(),
+    Case::new("forwarding::x11", x11),
     Case::new(
         "forwarding::forced_command_and_sockets",
         forced_command_and_sockets,
@@ -661,4 +662,63 @@ fn forced_command_and_sockets(world: &World) {
         !refuses_local(&server, &user, echo()),
         "ports are another matter"
     );
+}
+
+/// A client of the forwarded display reaches the real one, with the real cookie.
+fn x11(world: &World) {
+    let user = world.user();
+    let server = world.server(&["X11Forwarding yes", "X11DisplayOffset 70"]);
+    let (display, screen) = (700..5000)
+        .find_map(|number| {
+            let listener = TcpListener::bind(("127.0.0.1", 6000 + number)).ok()?;
+            Some((format!("127.0.0.1:{number}"), listener))
+        })
+        .unwrap();
+    let authority = world.directory.join("xauthority");
+    let cookie = "00112233445566778899aabbccddeeff";
+    let mut add = Command::new("xauth");
+    add.arg("-f").arg(&authority);
+    let added = add.args(["add", &display, ".", cookie]).status().unwrap();
+    assert!(added.success());
+    let mut ssh = clients::ssh(&server, &user);
+    ssh.env("DISPLAY", &display).env("XAUTHORITY", &authority);
+    ssh.args(["-Y", "echo $DISPLAY; xauth list; cat"]);
+    ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = ssh.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let name = lines.next().unwrap().unwrap();
+    let number: u16 = name
+        .strip_prefix("localhost:")
+        .and_then(|rest| rest.split('.').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("DISPLAY {name}"));
+    assert!(number >= 70);
+    let listed = lines.next().unwrap().unwrap();
+    let fake = listed.split_whitespace().last().unwrap().to_owned();
+    assert!(
+        listed.contains(&format!("unix:{number}")) && fake != cookie,
+        "{listed}"
+    );
+    // A client of the X protocol, as far as its first packet goes.
+    let mut stream = connect(6000 + number);
+    let mut hello = b"l\0\x0b\0\0\0\x12\0\x10\0\0\0MIT-MAGIC-COOKIE-1\0\0".to_vec();
+    hello.extend(bytes_of(&fake));
+    stream.write_all(&hello).unwrap();
+    let (mut seen, _) = screen.accept().unwrap();
+    let mut packet = vec![0; hello.len()];
+    seen.read_exact(&mut packet).unwrap();
+    assert!(
+        packet.ends_with(&bytes_of(cookie)),
+        "the cookie of the real display"
+    );
+    drop((seen, stream, child.stdin.take()));
+    child.wait().unwrap();
+    wait_until("the display to go with its session", LIMIT, || {
+        TcpStream::connect(("127.0.0.1", 6000 + number)).is_err()
+    });
+}
+
+fn bytes_of(digits: &str) -> Vec<u8> {
+    (0..digits.len() / 2)
+        .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
 }

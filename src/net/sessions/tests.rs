@@ -198,7 +198,7 @@ fn the_policy_is_answered_early() {
         stage.request("subsystem", &strings(&["other"])),
         Verdict::Known(false)
     );
-    assert_eq!(stage.request("x11-req", b""), Verdict::Known(false));
+    assert_eq!(stage.request("x11-request", b""), Verdict::Known(false));
     assert_eq!(
         stage.request("signal", &strings(&["TERM"])),
         Verdict::Known(false)
