@@ -221,7 +221,7 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
     let options = loaded.config.global();
     let destination = destination(serve, &options);
     logging::init(destination.clone(), options.log_level);
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&monitor::complaints(&options)) {
         log::warn!("{warning}");
     }
     let host_keys = match host_keys::load(&options, as_root) {
@@ -315,10 +315,11 @@ fn run_check(path: Option<&Path>, check: &Check) -> ExitCode {
         Ok(loaded) => loaded,
         Err(status) => return status,
     };
-    for warning in &loaded.warnings {
+    let options = loaded.config.global();
+    for warning in loaded.warnings.iter().chain(&monitor::complaints(&options)) {
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
-    if let Err(errors) = host_keys::find(&loaded.config.global()) {
+    if let Err(errors) = host_keys::find(&options) {
         for error in &errors {
             fail(error);
         }

@@ -137,7 +137,7 @@ impl Monitor {
                 pending.lookup = Some(lookup);
             }
             match errand {
-                Errand::Read(reading) => return self.read_keys(key, reading),
+                Errand::Read(reading) => return self.read_keys(key, *reading),
                 Errand::Found(options) => return self.key_decided(key, Ok(options)),
                 Errand::Nothing(None) => {}
                 Errand::Nothing(Some(refusal)) => self.note_refusal(key, refusal),
@@ -192,7 +192,7 @@ impl Monitor {
 /// What a place asks for.
 enum Errand {
     /// A child of the helper reads or runs something.
-    Read(Reading),
+    Read(Box<Reading>),
     /// It is decided already.
     Found(Vec<KeyOptions>),
     /// This place has nothing, perhaps for a reason.
@@ -212,7 +212,7 @@ impl Lookup {
                     .collect();
                 let wanted = self.wanted_in_key_files();
                 let search = self.judge(wanted, &account.name, Source::KeyFiles);
-                Errand::Read(read_files(attempt, files, as_root, search))
+                Errand::Read(Box::new(read_files(attempt, files, as_root, search)))
             }
             Place::PrincipalsFile(certified) => {
                 let Some(pattern) = &options.authorized_principals_file else {
@@ -221,7 +221,7 @@ impl Lookup {
                 let files = vec![user_file(pattern, account)];
                 let wanted = Wanted::Principal(Rc::clone(certified));
                 let search = self.judge(wanted, &account.name, Source::PrincipalsFile);
-                Errand::Read(read_files(attempt, files, as_root, search))
+                Errand::Read(Box::new(read_files(attempt, files, as_root, search)))
             }
             Place::Trusted(certified) => {
                 let rights = certified.rights.clone();
@@ -287,7 +287,7 @@ impl Lookup {
             arguments,
             limit_bytes: KEY_COMMAND_OUTPUT_MAX_BYTES,
         };
-        Errand::Read(Reading { request, search })
+        Errand::Read(Box::new(Reading { request, search }))
     }
 }
 

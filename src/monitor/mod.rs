@@ -64,6 +64,8 @@ mod title;
 mod trust;
 mod worker;
 
+pub use trust::complaints;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -46,7 +46,11 @@ impl Monitor {
             return;
         };
         let cookie = connection.cookie.take();
-        let (host_key, offered, exchange_hash) = match check(connection, cookie, exchange) {
+        let Checked {
+            host_key,
+            offered,
+            exchange_hash,
+        } = match check(connection, cookie, exchange) {
             Ok(checked) => checked,
             Err(why) => return self.attack(key, why),
         };
@@ -110,13 +114,21 @@ impl Monitor {
     }
 }
 
-/// Judges a request; gives the key, K_S as it was offered (the key's blob or its certificate), and the
-/// hash that it is to sign.
+/// What a request that is in order comes to.
+struct Checked {
+    host_key: Arc<HostKey>,
+    /// K_S as it was offered: the key's blob, or its certificate.
+    offered: Vec<u8>,
+    /// What is to be signed.
+    exchange_hash: Vec<u8>,
+}
+
+/// Judges a request.
 fn check(
     connection: &Connection,
     cookie: Option<[u8; 16]>,
     exchange: &Exchange,
-) -> Result<(Arc<HostKey>, Vec<u8>, Vec<u8>), &'static str> {
+) -> Result<Checked, &'static str> {
     let cookie = cookie.ok_or("an exchange without a cookie to its name")?;
     check_sizes(exchange)?;
     let kexinit = &exchange.server_kexinit;
@@ -145,7 +157,11 @@ fn check(
     let hash = kex
         .hash()
         .exchange(exchange, &offered.blob, &setup.server_version);
-    Ok((Arc::clone(host_key), offered.blob.to_vec(), hash))
+    Ok(Checked {
+        host_key: Arc::clone(host_key),
+        offered: offered.blob.to_vec(),
+        exchange_hash: hash,
+    })
 }
 
 fn check_sizes(exchange: &Exchange) -> Result<(), &'static str> {

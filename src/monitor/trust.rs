@@ -9,10 +9,46 @@ use std::path::Path;
 
 use super::credential::Credential;
 use crate::authorized_keys::{KeyOptions, LineError, Lines, key_of_line, names_key, parse_line};
+use crate::config::Options;
 use crate::limits::{AUTHORITIES_MAX_BYTES, REVOKED_KEYS_MAX_BYTES};
 use crate::ssh::crypto::base64;
 use crate::ssh::crypto::public_key::PublicKey;
 use crate::ssh::crypto::revocation_list::{self, Subject};
+
+/// What is wrong with the lists of a configuration: sentences for who starts or checks a server.
+/// With an unusable list of revoked keys nobody gets in by key, which should be known before.
+pub fn complaints(options: &Options) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if let Some(path) = &options.trusted_user_ca_keys
+        && let Err(why) = read_whole(path, AUTHORITIES_MAX_BYTES)
+    {
+        complaints.push(format!(
+            "TrustedUserCAKeys {}: {why}; no certificate lets anybody in by it",
+            path.display()
+        ));
+    }
+    if let Some(path) = &options.revoked_keys
+        && let Err(why) = read_revoked(path)
+    {
+        complaints.push(format!(
+            "RevokedKeys {}: {why}; nobody gets in by key until this is mended",
+            path.display()
+        ));
+    }
+    complaints
+}
+
+/// Whether the list can be used at all.
+fn read_revoked(path: &Path) -> Result<(), String> {
+    let content = read_whole(path, REVOKED_KEYS_MAX_BYTES)?;
+    if revocation_list::is_one(&content) {
+        let nothing = Subject::nothing();
+        return revocation_list::revokes(&content, &nothing)
+            .map(drop)
+            .map_err(|error| error.to_string());
+    }
+    plain_keys(&content, |_| {})
+}
 
 /// Whether the file lists `key`, without options.
 ///
@@ -55,15 +91,21 @@ pub(super) fn revokes(path: &Path, credential: &Credential) -> Result<bool, Stri
 /// A list of public keys, one a line.
 fn plain_list_revokes(content: &[u8], credential: &Credential) -> Result<bool, String> {
     let mut revoked = false;
+    plain_keys(content, |key| {
+        revoked |= key == *credential.key();
+        if let Credential::Certificate(certified) = credential {
+            revoked |= key == certified.certificate.authority;
+        }
+    })?;
+    Ok(revoked)
+}
+
+/// Gives the key of each line.
+fn plain_keys(content: &[u8], mut each: impl FnMut(PublicKey)) -> Result<(), String> {
     let mut broken = None;
     each_line(content, |number, line| {
         match line.and_then(key_of_line) {
-            Ok(Some(key)) => {
-                revoked |= key == *credential.key();
-                if let Credential::Certificate(certified) = credential {
-                    revoked |= key == certified.certificate.authority;
-                }
-            }
+            Ok(Some(key)) => each(key),
             // Of a type that nobody can log in with here.
             Ok(None) | Err(LineError::UnsupportedType) => {}
             Err(error) => {
@@ -73,7 +115,7 @@ fn plain_list_revokes(content: &[u8], credential: &Credential) -> Result<bool, S
     });
     match broken {
         Some(why) => Err(why),
-        None => Ok(revoked),
+        None => Ok(()),
     }
 }
 
@@ -109,6 +151,7 @@ fn read_whole(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::Config;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
@@ -129,6 +172,21 @@ mod tests {
         assert_eq!(plain(&format!("# nothing\n\n{OTHER} c\n")), Ok(false));
         assert_eq!(plain(&format!("{OTHER}\n{KEY} comment\n")), Ok(true));
         assert_eq!(plain(&format!("ssh-dss AAAA\n{KEY}")), Ok(true));
+    }
+
+    #[test]
+    fn unusable_lists_are_complained_of_before_somebody_tries_to_get_in() {
+        let options = |lines: &str| {
+            let config = Config::from_text(lines.as_bytes(), true).unwrap().config;
+            config.global()
+        };
+        assert!(complaints(&options("")).is_empty());
+        let absent = "RevokedKeys /nonexistent/a\nTrustedUserCAKeys /nonexistent/b\n";
+        let found = complaints(&options(absent));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[1].contains("nobody gets in by key"), "{found:?}");
+        // A text, and none of keys.
+        assert_eq!(complaints(&options("RevokedKeys /etc/passwd\n")).len(), 1);
     }
 
     #[test]

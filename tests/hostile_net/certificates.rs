@@ -123,6 +123,9 @@ fn request(user: &str, algorithm: &str, blob: &[u8], signature: &[u8]) -> Bytes 
     request.into()
 }
 
+/// What is wrong, and how it is made so.
+type Spoil = (&'static str, fn(&mut Claims));
+
 /// A server that trusts one authority, and connections to it one after the other.
 struct Stage {
     world: World,
@@ -210,7 +213,7 @@ fn certificates() {
         !stage.lets_in(&key, &sign(&Claims::good(), &other)),
         "another authority"
     );
-    let spoils: [(&str, fn(&mut Claims)); 9] = [
+    let spoils: [Spoil; 9] = [
         ("for hosts", |claims| claims.kind = HOST),
         ("of no kind", |claims| claims.kind = 3),
         ("for nobody", |claims| claims.principals.clear()),

@@ -20,6 +20,7 @@ mod restricted;
 mod runner;
 mod signing;
 mod sockets;
+mod timing;
 mod world;
 
 use std::process::ExitCode;
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
     }
     if std::env::var_os(world::SERVER).is_some() {
         return agent::cli::main();
+    }
+    if std::env::args().any(|argument| argument == "--timing") {
+        timing::report();
+        return ExitCode::SUCCESS;
     }
     runner::run(&[
         permit::TESTS,

@@ -4,7 +4,7 @@ use agent::ssh::crypto::private_key::PrivateKey;
 use agent::ssh::crypto::public_key::{KeyType, PublicKey};
 use agent::ssh::crypto::{CryptoError, Random, base64};
 use agent::ssh::wire::{Reader, Writer};
-use ring::digest::{SHA512, digest};
+use ring::digest::{SHA256, SHA512, digest};
 
 use crate::hex;
 use crate::tools::{Directory, blob_of_line};
@@ -424,4 +424,59 @@ fn p521_takes_the_known_signature() {
     );
     let refused = key.verify(b"ecdsa-sha2-nistp521", b"test", &signature);
     assert_eq!(refused, Err(CryptoError::Mismatch));
+}
+
+/// What a device with a P-256 key signs (OpenSSH PROTOCOL.u2f), made with a key of ours.
+#[test]
+fn security_keys_with_p256_sign_for_their_application() {
+    const NAME: &str = "sk-ecdsa-sha2-nistp256@openssh.com";
+    let random = Random::system();
+    let key = PrivateKey::generate(KeyType::EcdsaP256, &random).unwrap();
+    let mut blob = Vec::new();
+    blob.put_string(NAME.as_bytes());
+    // Curve and point are those of the plain key.
+    blob.put_bytes(&key.public().blob[4 + "ecdsa-sha2-nistp256".len()..]);
+    blob.put_string(b"ssh:");
+    let public = PublicKey::from_blob(&blob).unwrap();
+    assert_eq!(public.key_type, KeyType::SkEcdsaP256);
+    let sign = |application: &[u8], flags: u8, counter: u32| {
+        let mut signed = digest(&SHA256, application).as_ref().to_vec();
+        signed.put_u8(flags);
+        signed.put_u32(counter);
+        signed.put_bytes(digest(&SHA256, b"data").as_ref());
+        let made = key.sign(b"ecdsa-sha2-nistp256", &signed, &random).unwrap();
+        let mut reader = Reader::new(&made);
+        reader.string("algorithm").unwrap();
+        let mut signature = signature_blob(NAME, reader.string("signature").unwrap());
+        signature.put_u8(flags);
+        signature.put_u32(counter);
+        signature
+    };
+    let verify = |signature: &[u8]| public.verify(NAME.as_bytes(), b"data", signature);
+    for (flags, touched, verified) in [(0, false, false), (1, true, false), (5, true, true)] {
+        let presence = verify(&sign(b"ssh:", flags, 7)).unwrap().unwrap();
+        assert_eq!((presence.touched, presence.verified), (touched, verified));
+    }
+    assert!(verify(&sign(b"https://example.org", 1, 7)).is_err());
+    let good = sign(b"ssh:", 1, 7);
+    for index in good.len() - 5..good.len() {
+        let mut changed = good.clone();
+        changed[index] ^= 1;
+        assert_eq!(
+            verify(&changed),
+            Err(CryptoError::Mismatch),
+            "flags and counter"
+        );
+    }
+    for wrong in [&good[..good.len() - 1], &[&good[..], &[0]].concat()] {
+        assert!(verify(wrong).is_err());
+    }
+    // Neither serves as the other.
+    let plain = key.sign(b"ecdsa-sha2-nistp256", b"data", &random).unwrap();
+    assert!(verify(&plain).is_err());
+    assert!(
+        key.public()
+            .verify(b"ecdsa-sha2-nistp256", b"data", &good)
+            .is_err()
+    );
 }

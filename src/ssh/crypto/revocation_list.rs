@@ -82,6 +82,14 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Nothing: to see whether a list can be read.
+    pub fn nothing() -> Self {
+        Self {
+            keys: Vec::new(),
+            certificate: None,
+        }
+    }
+
     /// A certificate: it, its key, or its authority may be revoked.
     pub fn certificate(certificate: &'a Certificate) -> Self {
         Self {
