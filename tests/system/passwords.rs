@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::accounts::{User, set_age, set_hash};
 use crate::clients::{self, Ran};
 use crate::harness::{Case, World};
-use crate::server::Server;
+use crate::processes::{self, wait_for, wait_until};
+use crate::server::{LIMIT, Server};
 
 pub const CASES: &[Case] = &[
     Case::new("passwords::hashes_of_all_kinds", hashes_of_all_kinds),
@@ -25,6 +26,12 @@ pub const CASES: &[Case] = &[
     Case::new("passwords::chains", chains),
     Case::new("passwords::nothing_is_logged", nothing_is_logged),
     Case::new("passwords::tries_are_counted", tries_are_counted),
+    Case::new(
+        "passwords::looked_at_without_rights",
+        looked_at_without_rights,
+    )
+    .only_agent(),
+    Case::new("passwords::no_copy_is_left", no_copy_is_left).only_agent(),
 ];
 
 const PASSWORD: &str = "Corr3ct horse";
@@ -348,4 +355,108 @@ fn tries_are_counted(world: &World) {
         ran.err()
     );
     assert_eq!(typist.prompts().len(), 2);
+}
+
+/// The process that computes is nobody, sees no file and may make few system calls.
+fn looked_at_without_rights(world: &World) {
+    // Slow enough to be looked at.
+    let user = user_with(world, &crypt(PASSWORD, "$6$rounds=3000000$saltsalt$"));
+    let server = world.server(&[]);
+    let typist = Typist::new(world, &[PASSWORD]);
+    let mut ssh = typist.ssh(&server, &user, "password");
+    let login = clients::Running::start(ssh.arg("echo in"), Vec::new());
+    let status = wait_for("a password check without rights", LIMIT, || {
+        let check = server.processes("agent: password").pop()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", check.id)).ok()?;
+        let root = fs::read_dir(format!("/proc/{}/root", check.id)).ok()?;
+        // Last of all come the system calls.
+        (status.contains("Seccomp:\t2\n") && root.count() == 0).then_some(status)
+    });
+    for line in [
+        "Uid:\t64314\t64314\t64314\t64314\n",
+        "Gid:\t64314\t64314\t64314\t64314\n",
+        "CapEff:\t0000000000000000\n",
+        "CapBnd:\t0000000000000000\n",
+        "NoNewPrivs:\t1\n",
+    ] {
+        assert!(status.contains(line), "{line}{status}");
+    }
+    assert_eq!(login.wait().success(), "in\n");
+    wait_until("its end", LIMIT, || {
+        server.processes("agent: password").is_empty()
+    });
+    // Whoever hangs up does not leave it behind for ever.
+    let mut impatient = typist.ssh(&server, &user, "password");
+    let mut impatient = clients::Running::start(impatient.arg("echo in"), Vec::new());
+    wait_until("a check", LIMIT, || {
+        !server.processes("agent: password").is_empty()
+    });
+    impatient.child.kill().unwrap();
+    wait_until("its end", LIMIT * 2, || {
+        server.processes("agent: password").is_empty()
+    });
+}
+
+/// Neither in what a process uses nor in what it gave back.
+fn no_copy_is_left(world: &World) {
+    const SECRET: &str = "unlikely-Passw0rd-in-memory-7719";
+    const NEW: &str = "another-unlikely-0ne-in-memory-3362";
+    let user = user_with(world, &crypt(SECRET, "$6$rounds=1000$saltsalt$"));
+    let server = world.server(&[]);
+    let typist = Typist::new(world, &[SECRET]);
+    let mut ssh = typist.ssh(&server, &user, "password");
+    let mut login = clients::Running::start_open(ssh.arg("cat"));
+    server.wait_for_log(&["event=login", &user.name, "methods=password"]);
+    let typist = Typist::new(world, &[SECRET]);
+    let mut ssh = typist.ssh(&server, &user, "keyboard-interactive");
+    let mut other = clients::Running::start_open(ssh.arg("cat"));
+    server.wait_for_log(&["event=login", &user.name, "methods=keyboard-interactive"]);
+    set_age(&user, &["--lastday", "0"]);
+    let ran = log_in(
+        world,
+        &server,
+        &user,
+        "password",
+        &[SECRET, SECRET, NEW, NEW],
+    );
+    assert_eq!(ran.success(), "in\n");
+    log_in(world, &server, &user, "password", &[SECRET]).refused();
+    // Monitor, strangers' net, the user's net, a helper and its session for each login.
+    let family = processes::family(server.id());
+    assert!(family.len() >= 5, "{family:?}");
+    for process in &family {
+        for secret in [SECRET, NEW] {
+            let copies = copies_in_memory(process.id, secret.as_bytes());
+            assert_eq!(copies, 0, "{secret} in {}", process.command);
+        }
+    }
+    // What is looked for would be found.
+    assert!(copies_in_memory(server.id(), user.name.as_bytes()) > 0);
+    drop(login.child.stdin.take());
+    drop(other.child.stdin.take());
+}
+
+/// How often `secret` stands in what a process may write to.
+fn copies_in_memory(process: u32, secret: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt;
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = fs::File::open(format!("/proc/{process}/mem")).unwrap();
+    let mut copies = 0;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        let (start, end) = (number(start), number(end));
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // Mappings come and go, and some cannot be read.
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            let is_copy = |window: &&[u8]| *window == secret;
+            copies += bytes.windows(secret.len()).filter(is_copy).count();
+        }
+    }
+    copies
 }
