@@ -5,6 +5,7 @@
 
 mod debug;
 mod debug_client;
+mod debug_profile;
 mod help;
 
 use std::io::{self, Write as _};

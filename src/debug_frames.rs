@@ -74,6 +74,15 @@ wire_enum! {
             /// 0: let it in.
             seconds: u32,
         },
+        /// Take a profile.
+        16 => Profile {
+            /// `profile::Kind`, by its number.
+            kind: u8,
+            /// Over this time; 0: the usual one.
+            seconds: u32,
+            /// `monitor`, `net`, or a process id.
+            process: Option<Bytes>,
+        },
     }
 }
 
@@ -255,6 +264,13 @@ wire_enum! {
         8 => Penalties {
             /// In order of their addresses.
             penalties: Vec<PenaltyFact>,
+        },
+        /// It is on its way. Descriptor: the pipe that it comes through.
+        10 => Profiling,
+        /// Another one is under way.
+        11 => Busy {
+            /// For so long.
+            seconds: u32,
         },
         /// What was asked makes no sense.
         9 => Invalid {

@@ -302,5 +302,12 @@ wire_enum! {
         },
         /// Connection 0: what about your connections?
         18 => Report,
+        /// Connection 0: take a profile. Descriptor: the pipe that it goes into.
+        19 => Profile {
+            /// `profile::Kind`, by its number.
+            kind: u8,
+            /// Over this time.
+            seconds: u32,
+        },
     }
 }

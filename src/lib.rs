@@ -27,6 +27,7 @@ pub mod net;
 pub mod notify;
 pub mod password;
 pub mod pattern;
+pub mod profile;
 pub mod records;
 pub mod resolve;
 pub mod ssh;

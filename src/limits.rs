@@ -354,3 +354,15 @@ pub const DEBUG_ANSWERS_MAX: usize = 1024;
 /// `agent debug`: how long the server may be silent, and how much it may say.
 pub const CLIENT_TIME_MS: u64 = 15_000;
 pub const CLIENT_RESPONSE_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Samples of CPU time per second and thread: below 1 % of it is spent on them.
+pub const PROFILE_HZ: u32 = 100;
+/// Addresses of one sample.
+pub const PROFILE_DEPTH: usize = 64;
+/// Addresses of all samples: 300 s of a busy thread with 30 each. Untouched, they cost nothing.
+pub const PROFILE_WORDS: usize = 1024 * 1024;
+/// How long a thread may take to look where it is: one that waits in the kernel does so at once.
+pub const THREAD_STACKS_TIME_MS: u64 = 500;
+/// Bytes of one profile; the monitor's own goes into a pipe that holds as much.
+pub const PROFILE_MAX_BYTES: usize = 1024 * 1024;
+/// What a profile of CPU time takes where nobody says how long.
+pub const PROFILE_DEFAULT_S: u32 = 10;

@@ -41,6 +41,7 @@ fn dispatch(service: &Service, words: &[String]) -> Result<ExitCode, Failure> {
     match words.as_slice() {
         ["get-log-level"] => show(get("/log-level")?),
         ["set-log-level", level] => show(service.ask("PUT", "/log-level", level, accept)?),
+        ["profile", words @ ..] => super::debug_profile::run(service, words),
         ["readyz"] => ready(service, accept),
         ["metrics"] => show(get("/metrics")?),
         ["sessions"] => show(get("/sessions")?),
@@ -101,7 +102,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Fit for a query (RFC 3986 section 2.1).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._:".contains(&byte) {

@@ -234,7 +234,8 @@ impl Response {
         Ok(Some(piece))
     }
 
-    fn whole(mut self) -> Result<Vec<u8>, Failure> {
+    /// All of it.
+    pub(super) fn whole(mut self) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(piece) = self.next()? {
             body.extend_from_slice(&piece);

@@ -258,7 +258,18 @@ const ALWAYS: &[Rule] = &[
     // process of ours, and landlock and the uid forbid them.
     always(libc::SYS_getpid),
     always(libc::SYS_rt_sigaction),
-    when(libc::SYS_tgkill, &[Is(2, libc::SIGABRT.cast_unsigned())]),
+    when(
+        libc::SYS_tgkill,
+        &[
+            Is(2, libc::SIGABRT.cast_unsigned()),
+            // A profile of threads.
+            Is(2, libc::SIGPROF.cast_unsigned()),
+        ],
+    ),
+    // Profiles of CPU time.
+    always(libc::SYS_timer_create),
+    always(libc::SYS_timer_settime),
+    always(libc::SYS_timer_delete),
     always(libc::SYS_exit_group),
     #[cfg(target_arch = "arm")]
     always(arm::CLOCK_GETTIME64),

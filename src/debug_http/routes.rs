@@ -1,6 +1,8 @@
 //! What is answered: each path, and whom it asks.
 
+use std::fs::File;
 use std::io::Read;
+use std::time::Duration;
 
 use tiny_http::{Header, Method, Request, Response, Server};
 
@@ -8,8 +10,11 @@ use super::head::CLIENT;
 use super::questions::Monitor;
 use super::views::{self, Form};
 use crate::debug_frames::{DebugToMonitor, MonitorToDebug, SessionFact};
-use crate::limits::{DEBUG_BODY_MAX_BYTES, SESSIONS_SHOWN_MAX};
+use crate::limits::{
+    DEBUG_ANSWER_TIME_MS, DEBUG_BODY_MAX_BYTES, PROFILE_MAX_BYTES, SESSIONS_SHOWN_MAX,
+};
 use crate::metrics::{self, Format};
+use crate::profile::Kind;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -20,6 +25,9 @@ GET  /healthz               whether the server answers
 GET  /readyz                whether it accepts connections, and what it works with
 GET  /log-level             the level at which is logged
 PUT  /log-level             TRACE, DEBUG, INFO, WARN or ERROR: log at that level
+GET  /debug/pprof/profile?seconds=N&process=WHICH
+                            where CPU time goes; of monitor, net or a pid
+GET  /debug/pprof/goroutine where the threads are (also as threads)
 GET  /metrics               counters, for Prometheus
 GET  /sessions              live connections
 POST /sessions/ID/close     end one
@@ -36,6 +44,8 @@ struct Answer {
     status: u16,
     kind: &'static str,
     body: Vec<u8>,
+    /// When it may be tried again.
+    retry_s: Option<u32>,
 }
 
 impl Answer {
@@ -44,6 +54,7 @@ impl Answer {
             status,
             kind,
             body: body.into(),
+            retry_s: None,
         }
     }
 
@@ -63,10 +74,19 @@ impl Answer {
 /// Answers requests, one after the other.
 pub(super) fn work(server: &Server, monitor: &Monitor) {
     while let Ok(mut request) = server.recv() {
-        let Answer { status, kind, body } = answer(&mut request, monitor);
+        let Answer {
+            status,
+            kind,
+            body,
+            retry_s,
+        } = answer(&mut request, monitor);
         let mut response = Response::from_data(body)
             .with_status_code(status)
             .with_chunked_threshold(usize::MAX);
+        let retry = retry_s.map(|seconds| Header::from_bytes("Retry-After", seconds.to_string()));
+        if let Some(Ok(header)) = retry {
+            response.add_header(header);
+        }
         if let Ok(header) = Header::from_bytes("Content-Type", kind) {
             response.add_header(header);
         }
@@ -129,6 +149,48 @@ impl Asked<'_> {
             || self.path.starts_with("/sessions/")
     }
 
+    /// Has a profile taken, and waits for it.
+    fn profile(&self, kind: Kind) -> Answer {
+        let seconds = match parameter(self.query, "seconds") {
+            None => Some(0),
+            Some(text) => String::from_utf8_lossy(&text).parse().ok(),
+        };
+        let Some(seconds) = seconds else {
+            return Answer::text(422, "seconds is a whole number");
+        };
+        let frame = DebugToMonitor::Profile {
+            kind: kind.number(),
+            seconds,
+            process: parameter(self.query, "process").map(Into::into),
+        };
+        if self.monitor.tell(self.number, &frame, &[]).is_err() {
+            return unanswered();
+        }
+        let patience = Duration::from_millis(DEBUG_ANSWER_TIME_MS);
+        match self.monitor.next(self.number, patience) {
+            Some((MonitorToDebug::Profiling, mut pipe)) => {
+                let mut profile = Vec::new();
+                let most = u64::try_from(PROFILE_MAX_BYTES * 16).unwrap_or(u64::MAX);
+                if let Some(pipe) = pipe.pop() {
+                    // Half of one shows as such: its format has a checksum at its end.
+                    let _ = File::from(pipe).take(most).read_to_end(&mut profile);
+                }
+                if profile.is_empty() {
+                    return Answer::text(503, "the process ended, or has a profile under way");
+                }
+                Answer::new(200, "application/octet-stream", profile)
+            }
+            Some((MonitorToDebug::Busy { seconds }, _)) => Answer {
+                retry_s: Some(seconds),
+                ..Answer::text(429, "a profile of this kind is under way: one at a time")
+            },
+            Some((MonitorToDebug::Invalid { what }, _)) => {
+                Answer::text(422, &String::from_utf8_lossy(&what))
+            }
+            _ => unanswered(),
+        }
+    }
+
     fn ask(&self, frame: &DebugToMonitor) -> Option<MonitorToDebug> {
         self.monitor.ask(self.number, frame)
     }
@@ -142,6 +204,8 @@ impl Asked<'_> {
                 None => unanswered(),
             },
             "/log-level" => self.level(&DebugToMonitor::GetLogLevel),
+            "/debug/pprof/profile" => self.profile(Kind::Cpu),
+            "/debug/pprof/goroutine" | "/debug/pprof/threads" => self.profile(Kind::Threads),
             "/readyz" => match self.ask(&DebugToMonitor::GetReadiness) {
                 Some(MonitorToDebug::Readiness { readiness }) => {
                     let status = if readiness.ready { 200 } else { 503 };

@@ -54,6 +54,11 @@ impl Monitor {
                 return self.gather(number, Wanted::Sessions { after });
             }
             DebugToMonitor::GetMetrics => return self.gather(number, Wanted::Metrics),
+            DebugToMonitor::Profile {
+                kind,
+                seconds,
+                process,
+            } => return self.profile(number, (kind, seconds), process.as_deref(), who),
             DebugToMonitor::Close { id } => self.close_session(id, who),
             DebugToMonitor::Drain => {
                 announce("draining: no more connections are accepted", who);

@@ -16,6 +16,7 @@ mod counters;
 mod credential;
 mod debug;
 mod debug_answers;
+mod debug_profile;
 mod debug_socket;
 mod delay;
 mod end;
@@ -82,6 +83,7 @@ use connection::{Connection, Generation};
 use counters::Counters;
 use debug::Debug;
 use debug_answers::Gathering;
+use debug_profile::Profiles;
 use host::Host;
 use ids::{ConnectionKey, Counter};
 use keeper::Split;
@@ -184,6 +186,7 @@ struct Monitor {
     /// Processes that look up names of clients.
     names: OneShots,
     gathering: Gathering,
+    profiles: Profiles,
     counters: Counters,
     /// Seconds since 1970.
     started_s: u64,
@@ -208,6 +211,7 @@ struct Monitor {
 
 impl Monitor {
     fn run(&mut self) -> ExitCode {
+        let _registered = crate::profile::register();
         let mut ready = Vec::new();
         let mut quiet = true;
         loop {
@@ -315,6 +319,7 @@ impl Monitor {
             Deadline::DebugHello => self.debug_gone(Some("it never said hello")),
             Deadline::DebugRestart => self.debug_again(),
             Deadline::Gathered => self.gathered(),
+            Deadline::OwnProfile => self.own_profile_over(),
         }
     }
 

@@ -93,6 +93,7 @@ impl Monitor {
             penalties: Penalties::default(),
             refusals: Refusals::default(),
             debug: Debug::new(),
+            profiles: super::debug_profile::Profiles::default(),
             gathering: super::debug_answers::Gathering::default(),
             counters: super::counters::Counters::default(),
             started_s: super::clock::now().as_secs(),

@@ -32,6 +32,8 @@ pub(super) enum Deadline {
     DebugRestart,
     /// What `net`s have not told about their connections is done without.
     Gathered,
+    /// The monitor's own profile has taken long enough.
+    OwnProfile,
 }
 
 /// Names a deadline, to take it back.

@@ -20,6 +20,7 @@ use crate::allocator;
 use crate::footprint;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
 use crate::limits::ACCEPT_RETRY_MS;
+use crate::profile;
 
 /// Serves until the link closes, or until the last connection ended after `StopAccepting`.
 pub(super) fn serve(listeners: Vec<OwnedFd>, threads: &Arc<Threads>) -> Result<(), LinkError> {
@@ -200,6 +201,9 @@ impl Acceptor<'_> {
             ToNet::SetLogLevel { level, forced } if number == 0 => {
                 logger::set_process(level, forced);
             }
+            ToNet::Profile { kind, seconds } if number == 0 => {
+                take_profile(kind, seconds, descriptors)?
+            }
             ToNet::Report if number == 0 => self.threads.report()?,
             ToNet::StopAccepting if number == 0 => {
                 self.listeners.clear();
@@ -289,4 +293,15 @@ fn pair(descriptors: Vec<OwnedFd>) -> Result<ClientSocket, LinkError> {
         return Err(LinkError::Protocol("a connection without its descriptors"));
     };
     ClientSocket::pair(input, output).map_err(LinkError::System)
+}
+
+/// Takes a profile in a thread of its own.
+fn take_profile(kind: u8, seconds: u32, mut pipe: Vec<OwnedFd>) -> Result<(), LinkError> {
+    let (Some(kind), Some(output)) = (profile::Kind::from_number(kind), pipe.pop()) else {
+        return Err(LinkError::Protocol("a profile of nothing, or into nothing"));
+    };
+    let time = Duration::from_secs(seconds.into());
+    // Without a thread the pipe closes, and its reader sees that there is nothing.
+    let _ = std::thread::Builder::new().spawn(move || profile::take(kind, time, &output));
+    Ok(())
 }

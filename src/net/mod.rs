@@ -65,6 +65,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let _registered = crate::profile::register();
     let threads = Arc::new(Threads::new(Arc::clone(&link)));
     let hello = NetToMonitor::Hello {
         build_id: crate::BUILD_ID,

@@ -130,6 +130,7 @@ impl Threads {
     }
 
     fn run(&self, place: &Place, body: impl FnOnce(&Place) -> Leave) {
+        let _registered = crate::profile::register();
         // What `body` owns is dropped by the unwinding; the rest is locks that tolerate poison.
         let leave = catch_unwind(AssertUnwindSafe(|| body(place))).unwrap_or(Leave::Closed {
             reason: CloseReason::Fault,

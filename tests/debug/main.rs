@@ -5,5 +5,6 @@ mod access;
 mod attacks;
 mod commands;
 mod level;
+mod profiles;
 mod server;
 mod views;

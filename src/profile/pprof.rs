@@ -1,0 +1,158 @@
+//! Profiles as pprof reads them: protocol buffers, written by hand.
+//!
+//! Source: google/pprof proto/profile.proto.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Kind;
+use super::image::Image;
+use crate::limits::PROFILE_HZ;
+
+pub(super) struct Profile<'a> {
+    pub kind: Kind,
+    /// Innermost address first, and how often.
+    pub stacks: &'a BTreeMap<Vec<usize>, u64>,
+    pub image: &'a Image,
+    pub begun: SystemTime,
+    pub lasted: Duration,
+}
+
+impl Profile<'_> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut strings = Strings(vec![String::new()]);
+        let mut out = Message::default();
+        let period_ns = 1_000_000_000 / u64::from(PROFILE_HZ);
+        // Fields 1, 11 and 12: what a sample's values are.
+        let types: &[(&str, &str)] = match self.kind {
+            Kind::Cpu => &[("samples", "count"), ("cpu", "nanoseconds")],
+            Kind::Threads => &[("goroutine", "count")],
+        };
+        for kind in types {
+            out.message(1, &strings.value_type(*kind));
+        }
+        let mut locations: BTreeMap<usize, u64> = BTreeMap::new();
+        for (stack, count) in self.stacks {
+            let mut ids = Vec::with_capacity(stack.len());
+            for (depth, address) in stack.iter().enumerate() {
+                // A return address lies behind the call that it belongs to.
+                let address = if depth == 0 { *address } else { address - 1 };
+                let next = locations.len() as u64 + 1; // widens
+                ids.push(*locations.entry(address).or_insert(next));
+            }
+            let values = match self.kind {
+                Kind::Cpu => vec![*count, count * period_ns],
+                Kind::Threads => vec![*count],
+            };
+            let mut sample = Message::default();
+            sample.packed(1, &ids);
+            sample.packed(2, &values);
+            out.message(2, &sample);
+        }
+        out.message(3, &self.mapping(&mut strings));
+        for (address, id) in &locations {
+            let mut location = Message::default();
+            location.number(1, *id);
+            let inside = (self.image.start..self.image.end).contains(&(*address as u64)); // widens
+            if inside {
+                location.number(2, 1);
+            }
+            location.number(3, *address as u64); // widens
+            out.message(4, &location);
+        }
+        if self.kind == Kind::Cpu {
+            out.message(11, &strings.value_type(("cpu", "nanoseconds")));
+            out.number(12, period_ns);
+        }
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let begun = self.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
+        for text in &strings.0 {
+            out.bytes(6, text.as_bytes());
+        }
+        out.number(9, nanos(begun));
+        out.number(10, nanos(self.lasted));
+        out.0
+    }
+
+    fn mapping(&self, strings: &mut Strings) -> Message {
+        let mut mapping = Message::default();
+        mapping.number(1, 1);
+        mapping.number(2, self.image.start);
+        mapping.number(3, self.image.end);
+        mapping.number(4, self.image.file_offset);
+        mapping.number(5, strings.index("agent"));
+        mapping.number(6, strings.index(&self.image.build_id));
+        mapping
+    }
+}
+
+/// The string table, whose first entry is empty.
+struct Strings(Vec<String>);
+
+impl Strings {
+    fn index(&mut self, text: &str) -> u64 {
+        let found = self.0.iter().position(|known| known == text);
+        let index = found.unwrap_or_else(|| {
+            self.0.push(text.to_owned());
+            self.0.len() - 1
+        });
+        index as u64 // widens
+    }
+
+    fn value_type(&mut self, (kind, unit): (&str, &str)) -> Message {
+        let mut message = Message::default();
+        message.number(1, self.index(kind));
+        message.number(2, self.index(unit));
+        message
+    }
+}
+
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80); // seven bits
+            value >>= 7;
+        }
+        self.0.push(value as u8); // below 128
+    }
+
+    fn number(&mut self, field: u64, value: u64) {
+        self.varint(field << 3);
+        self.varint(value);
+    }
+
+    fn bytes(&mut self, field: u64, content: &[u8]) {
+        self.varint(field << 3 | 2);
+        self.varint(content.len() as u64); // widens
+        self.0.extend_from_slice(content);
+    }
+
+    fn message(&mut self, field: u64, message: &Self) {
+        self.bytes(field, &message.0);
+    }
+
+    fn packed(&mut self, field: u64, values: &[u64]) {
+        let mut content = Self::default();
+        for value in values {
+            content.varint(*value);
+        }
+        self.bytes(field, &content.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_little_end_first() {
+        let mut message = Message::default();
+        message.number(1, 300);
+        assert_eq!(message.0, [0x08, 0xac, 0x02]);
+    }
+}
