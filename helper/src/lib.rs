@@ -29,6 +29,7 @@ pub mod numeric;
 pub mod path;
 pub mod pattern;
 pub mod program;
+pub mod scp;
 pub mod serve;
 pub mod session;
 pub mod sftp;

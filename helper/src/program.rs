@@ -20,6 +20,7 @@ use crate::environment::{SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
 use crate::path::{file_type, open, stat};
+use crate::scp;
 use crate::sftp::{self, server::Account, sharing::Sharing};
 use crate::sys::{self, Forked};
 use crate::text::{c_string, decimal};
@@ -145,7 +146,22 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
             sys::exit(STATUS_FAILED)
         }
         Task::Shell => execute_shell(program, None, environment.entries()),
-        Task::Command(line) => execute_shell(program, Some(line), environment.entries()),
+        Task::Command(line) => {
+            serve_scp(program, line, environment.entries());
+            execute_shell(program, Some(line), environment.entries())
+        }
+    }
+}
+
+/// Where a client asks for the server's side of scp and there is no such program: it is here.
+fn serve_scp(program: &Program<'_>, line: &[u8], environment: &[CString]) {
+    let shell = &*program.policy.identity.shell;
+    if program.terminal.is_none()
+        && scp::is_wanted(line, environment)
+        && let Ok(path) = c_string(shell)
+    {
+        sys::block_write_signals();
+        sys::exit(scp::serve(&path, last_component(shell), line, environment))
     }
 }
 
@@ -346,7 +362,7 @@ fn say(to: BorrowedFd<'_>, mut text: &[u8]) {
 }
 
 /// The system's words for the errors that a user can meet here.
-fn reason(errno: Errno) -> Vec<u8> {
+pub(crate) fn reason(errno: Errno) -> Vec<u8> {
     let text: &[u8] = match errno {
         Errno::NOENT => b"No such file or directory",
         Errno::ACCESS => b"Permission denied",
@@ -359,6 +375,11 @@ fn reason(errno: Errno) -> Vec<u8> {
         Errno::NOMEM => b"Cannot allocate memory",
         Errno::IO => b"Input/output error",
         Errno::INVAL => b"Invalid argument",
+        Errno::ISDIR => b"Is a directory",
+        Errno::NOSPC => b"No space left on device",
+        Errno::ROFS => b"Read-only file system",
+        Errno::DQUOT => b"Disk quota exceeded",
+        Errno::EXIST => b"File exists",
         errno => {
             let number = decimal(errno.raw_os_error().unsigned_abs());
             return [b"error ".as_slice(), &number].concat();

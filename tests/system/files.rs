@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::new("files::external_server", external_server),
     Case::new("files::client_vanishes", client_vanishes),
     Case::new("files::audit", audit).only_agent(),
+    Case::new("files::scp_without_a_program", scp_without_a_program).only_agent(),
 ];
 
 pub const INTERNAL: &str = "Subsystem sftp internal-sftp";
@@ -342,4 +343,91 @@ fn audit(world: &World) {
     let quiet = world.server(&[INTERNAL]);
     sftp(&quiet, &user, &[], "mkdir d\n").success();
     assert!(!quiet.log_text().contains("event=sftp"));
+}
+
+/// Where no program is called scp, the helper speaks its old protocol itself.
+fn scp_without_a_program(world: &World) {
+    let user = world.user();
+    let server = world.server(&["SetEnv PATH=/nonexistent"]);
+    let remote = |path: &str| format!("{}@127.0.0.1:{path}", user.name);
+    let local = |name: &str| world.directory.join(name).display().to_string();
+    let content = noise(200_000);
+    fs::write(local("file"), &content).unwrap();
+    scp(&server, &user, &["-O", &local("file"), &remote("up")]).success();
+    assert!(fs::read(user.home.join("up")).unwrap() == content);
+    scp(&server, &user, &["-O", &remote("up"), &local("down")]).success();
+    assert!(fs::read(local("down")).unwrap() == content);
+    // Over something longer, and into a directory.
+    fs::write(local("short"), "short").unwrap();
+    scp(&server, &user, &["-O", &local("short"), &remote("up")]).success();
+    assert_eq!(fs::read(user.home.join("up")).unwrap(), b"short");
+    own_directory(&user, "into");
+    scp(
+        &server,
+        &user,
+        &["-O", &local("short"), &local("file"), &remote("into")],
+    )
+    .success();
+    assert!(fs::read(user.home.join("into/file")).unwrap() == content);
+    // The user's shell expands what the client passes.
+    scp(
+        &server,
+        &user,
+        &["-O", &remote("~/into/s*"), &local("starred")],
+    )
+    .success();
+    assert_eq!(fs::read(local("starred")).unwrap(), b"short");
+    tree_by_scp(world, &user, &server);
+    for (from, to) in [
+        (local("file"), remote("/etc/not-for-users")),
+        (remote("none"), local("x")),
+        (remote("/etc/shadow"), local("x")),
+        (remote("into"), local("x")),
+    ] {
+        let ran = scp(&server, &user, &["-O", &from, &to]);
+        assert_eq!(ran.code(), Some(1), "{from} {to}");
+        assert!(ran.err().contains("scp: "), "{}", ran.err());
+    }
+    assert!(!Path::new("/etc/not-for-users").exists());
+}
+
+fn tree_by_scp(world: &World, user: &User, server: &Server) {
+    let source = world.directory.join("a tree");
+    fs::create_dir_all(source.join("x y/z")).unwrap();
+    fs::create_dir_all(source.join("empty")).unwrap();
+    for number in 0..30 {
+        let file = source.join(format!("x y/z/f{number}"));
+        fs::write(&file, noise(number * 3000)).unwrap();
+        let mode = [0o640, 0o4755, 0o400][number % 3];
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(source.join("x y"), fs::Permissions::from_mode(0o750)).unwrap();
+    let back = world.directory.join("tree back");
+    let remote = format!("{}@127.0.0.1:", user.name);
+    let from = source.display().to_string();
+    scp(
+        server,
+        user,
+        &["-O", "-rp", &from, &format!("{remote}there")],
+    )
+    .success();
+    let to = back.display().to_string();
+    scp(server, user, &["-O", "-rp", &format!("{remote}there"), &to]).success();
+    let diff = clients::run(Command::new("diff").arg("-r").arg(&source).arg(&back));
+    assert_eq!(diff.code(), Some(0), "{}{}", diff.out(), diff.err());
+    let there = user.home.join("there");
+    let mode = |root: &Path, name: &str| {
+        fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o7777
+    };
+    for name in ["x y", "x y/z/f0", "x y/z/f1", "x y/z/f2"] {
+        assert_eq!(mode(&source, name), mode(&there, name), "{name}");
+    }
+    // Without -p no setuid bit comes along.
+    scp(
+        server,
+        user,
+        &["-O", "-r", &from, &format!("{remote}plain")],
+    )
+    .success();
+    assert_eq!(mode(&user.home.join("plain"), "x y/z/f1"), 0o755);
 }

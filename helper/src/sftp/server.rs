@@ -105,10 +105,11 @@ impl Server {
         if let Some((&INIT, version)) = packet.split_first() {
             return self.init(version);
         }
-        if let Some((&SFTP_TOTALS, totals)) = packet.split_first() {
-            if self.sharing.is_some() && self.add_totals(totals) {
-                return Ok(());
-            }
+        if let Some((&SFTP_TOTALS, totals)) = packet.split_first()
+            && self.sharing.is_some()
+            && self.add_totals(totals)
+        {
+            return Ok(());
         }
         if !self.is_initialised {
             return Err(Broken("a request before the version"));
