@@ -176,7 +176,8 @@ pub fn names_key(line: &[u8], key_type: KeyType, text: &[u8]) -> bool {
     }
     let (first, rest) = word(line);
     if first == key_type.name().as_bytes() {
-        return word(skip_blanks(rest)).0 == text;
+        let behind = skip_blanks(rest).strip_prefix(text);
+        return behind.is_some_and(|behind| matches!(behind.first(), None | Some(b' ' | b'\t')));
     }
     if is_key_type(first) {
         return false;
@@ -232,6 +233,22 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
     &text[start.unwrap_or(text.len())..]
 }
 
+/// Where the first line ends: eight bytes at a time, since files of thousands of lines are read for
+/// each login.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const LINE_ENDS: u64 = u64::from_ne_bytes([b'\n'; 8]);
+    let has_none = |word: &&[u8; 8]| {
+        let zero_where_it_ends = u64::from_ne_bytes(**word) ^ LINE_ENDS;
+        // The classic test for a zero byte in a word.
+        zero_where_it_ends.wrapping_sub(ONES) & !zero_where_it_ends & (ONES << 7) == 0
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    let passed = words.iter().take_while(has_none).count() * 8;
+    let rest = bytes.get(passed..)?;
+    Some(passed + rest.iter().position(|&byte| byte == b'\n')?)
+}
+
 /// The first word and what is behind it.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text.iter().position(|byte| matches!(byte, b' ' | b'\t'));
@@ -257,7 +274,7 @@ impl Lines {
     /// limit comes as [`LineError::TooLong`], once, and its rest is skipped.
     pub fn push(&mut self, chunk: &[u8], mut each: impl FnMut(u32, Result<&[u8], LineError>)) {
         let mut rest = chunk;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = line_end(rest) {
             let (line, behind) = rest.split_at(end);
             rest = &behind[1..];
             if self.held.is_empty() && !self.skipping && line.len() <= limits::KEY_LINE_MAX_BYTES {

@@ -18,7 +18,7 @@ use crate::sys;
 use crate::text::printable;
 
 /// Bytes read at once.
-pub(crate) const CHUNK_BYTES: usize = 4096;
+pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 /// Exit status of a reader that could not become the user.
 pub(crate) const STATUS_IDENTITY: i32 = 1;
 

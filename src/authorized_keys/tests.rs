@@ -320,3 +320,45 @@ fn an_overlong_line_is_reported_once_and_its_rest_never_becomes_a_line() {
         "exactly the limit is a line"
     );
 }
+
+#[test]
+fn the_end_of_a_line_is_found_wherever_it_is() {
+    for length in 0..40 {
+        for end in 0..length {
+            let mut bytes = vec![0x8a; length];
+            assert_eq!(line_end(&bytes), None);
+            bytes[end] = b'\n';
+            bytes[length - 1] = b'\n';
+            assert_eq!(line_end(&bytes), Some(end), "{length} {end}");
+        }
+    }
+    for byte in (0..=u8::MAX).filter(|&byte| byte != b'\n') {
+        assert_eq!(line_end(&[byte; 17]), None, "{byte}");
+    }
+}
+
+#[test]
+fn a_quick_look_sees_every_line_that_may_be_about_the_key() {
+    let text = KEY.split(' ').nth(1).unwrap().as_bytes();
+    let sees = |line: &str| names_key(line.as_bytes(), KeyType::Ed25519, text);
+    for line in [
+        KEY.to_owned(),
+        format!("  \t{KEY}\r"),
+        KEY.replace(' ', "\t"),
+        format!("restrict {KEY}"),
+        format!("command=\"a b\",pty  {KEY}"),
+        KEY.split(' ').take(2).collect::<Vec<_>>().join(" "),
+    ] {
+        assert!(sees(&line), "{line}");
+        assert!(matches!(parse_line(line.as_bytes()), Ok(Some(_))), "{line}");
+    }
+    for line in [
+        "",
+        "# nothing",
+        &KEY.replace("AAAAC3", "AAAAC4"),
+        &KEY.replace("0sM ", "0sMx "),
+        &format!("ssh-rsa {}", KEY.split(' ').nth(1).unwrap()),
+    ] {
+        assert!(!sees(line), "{line}");
+    }
+}

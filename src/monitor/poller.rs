@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io;
 
 use super::ids::{ConnectionKey, NetId};
@@ -77,6 +77,10 @@ pub(super) struct Ready {
     pub writable: bool,
 }
 
+/// Waits below this are exact. epoll_wait(2) counts whole milliseconds from when it is called, so
+/// that the answer to a failed login would tell how long the work before it took.
+const EXACT_BELOW: Duration = Duration::from_millis(50);
+
 pub(super) struct Poller {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
@@ -149,7 +153,15 @@ impl Poller {
     pub(super) fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
         ready.clear();
         self.events.clear();
-        let timeout = timeout.map(timespec);
+        let timeout = match timeout {
+            Some(left) if left < EXACT_BELOW => {
+                let mut polled = [PollFd::new(&self.epoll, PollFlags::IN)];
+                // Whatever it says: what is there is asked for below.
+                let _ = poll(&mut polled, Some(&timespec(left)));
+                Some(timespec(Duration::ZERO))
+            }
+            other => other.map(timespec),
+        };
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         if let Err(error) = epoll::wait(&self.epoll, spare, timeout.as_ref())
             && error != io::Errno::INTR

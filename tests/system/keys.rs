@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("keys::strict_modes", strict_modes),
     Case::new("keys::file_patterns", file_patterns),
     Case::new("keys::special_files", special_files),
-    Case::new("keys::endless_file", endless_file),
+    Case::new("keys::endless_file", endless_file).alone(),
     Case::new("keys::ten_thousand", ten_thousand),
     Case::new(
         "keys::command_of_the_administrator",
