@@ -33,6 +33,10 @@ wire_struct! {
         pub client_alive_interval_s: u32,
         /// ClientAliveCountMax.
         pub client_alive_count_max: u32,
+        /// ChannelTimeout: patterns of types and seconds.
+        pub channel_timeouts: Vec<(Bytes, u32)>,
+        /// UnusedConnectionTimeout in seconds; 0: off.
+        pub unused_connection_s: u32,
         /// TCPKeepAlive.
         pub tcp_keepalive: bool,
         /// MaxSessions.

@@ -117,6 +117,16 @@ impl Dump {
         );
         self.line("clientaliveinterval", options.client_alive_interval_s);
         self.line("clientalivecountmax", options.client_alive_count_max);
+        let timeouts: Vec<String> = options
+            .channel_timeouts
+            .iter()
+            .map(|(kind, seconds)| format!("{kind}={seconds}"))
+            .collect();
+        self.line("channeltimeout", or(&timeouts.join(" "), "none"));
+        match options.unused_connection_s {
+            0 => self.line("unusedconnectiontimeout", "none"),
+            seconds => self.line("unusedconnectiontimeout", seconds),
+        }
         let (interactive, bulk) = options.ip_qos;
         self.line(
             "ipqos",

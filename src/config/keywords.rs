@@ -53,6 +53,7 @@ pub enum Keyword {
     Banner,
     CaSignatureAlgorithms,
     CertificateClockFloor,
+    ChannelTimeout,
     ChrootDirectory,
     Ciphers,
     ClientAliveCountMax,
@@ -114,6 +115,7 @@ pub enum Keyword {
     SyslogFacility,
     TcpKeepAlive,
     TrustedUserCaKeys,
+    UnusedConnectionTimeout,
     UseDns,
     VersionAddendum,
 }
@@ -232,11 +234,7 @@ pub const TABLE: &[Entry] = &[
     ),
     set_in_match("Banner", Keyword::Banner),
     set_in_match("CASignatureAlgorithms", Keyword::CaSignatureAlgorithms),
-    restricts(
-        "ChannelTimeout",
-        &["none"],
-        "idle channels are not ended; remove the line, or use ClientAliveInterval for dead clients",
-    ),
+    set_in_match("ChannelTimeout", Keyword::ChannelTimeout),
     set_in_match("ChrootDirectory", Keyword::ChrootDirectory),
     set("Ciphers", Keyword::Ciphers),
     set_in_match("ClientAliveCountMax", Keyword::ClientAliveCountMax),
@@ -376,11 +374,7 @@ pub const TABLE: &[Entry] = &[
     set("TCPKeepAlive", Keyword::TcpKeepAlive),
     set("KeepAlive", Keyword::TcpKeepAlive),
     set_in_match("TrustedUserCAKeys", Keyword::TrustedUserCaKeys),
-    restricts(
-        "UnusedConnectionTimeout",
-        &["none", "0"],
-        "connections without sessions are not ended; remove the line",
-    ),
+    set_in_match("UnusedConnectionTimeout", Keyword::UnusedConnectionTimeout),
     set("UseDNS", Keyword::UseDns),
     unserved_global(
         "UsePAM",

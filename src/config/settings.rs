@@ -69,6 +69,7 @@ settings! { Settings {
     banner: Option<Option<PathBuf>>,
     ca_signature_algorithms: Option<Vec<String>>,
     certificate_clock_floor_s: Option<u64>,
+    channel_timeouts: Option<Vec<(String, u32)>>,
     chroot_directory: Option<Option<String>>,
     ciphers: Option<Vec<String>>,
     client_alive_count_max: Option<u32>,
@@ -128,6 +129,7 @@ settings! { Settings {
     syslog_facility: Option<&'static str>,
     tcp_keepalive: Option<bool>,
     trusted_user_ca_keys: Option<Option<PathBuf>>,
+    unused_connection_s: Option<u32>,
     use_dns: Option<bool>,
     version_addendum: Option<String>,
 }}
@@ -222,6 +224,9 @@ fn set(
         }
         Keyword::CertificateClockFloor => {
             to.certificate_clock_floor_s = Some(logins::clock_floor(single(line)?)?);
+        }
+        Keyword::ChannelTimeout => {
+            to.channel_timeouts = Some(value::channel_timeouts(several(line)?)?)
         }
         Keyword::ChrootDirectory => to.chroot_directory = Some(chroot_directory(single(line)?)?),
         Keyword::Ciphers => to.ciphers = Some(algorithms(Kind::Cipher, line, warn)?),
@@ -337,6 +342,10 @@ fn set(
         Keyword::TcpKeepAlive => to.tcp_keepalive = Some(value::yes_no(single(line)?)?),
         Keyword::TrustedUserCaKeys => {
             to.trusted_user_ca_keys = Some(path_or_none(single(line)?)?);
+        }
+        Keyword::UnusedConnectionTimeout => {
+            let time = value::none_or(single(line)?);
+            to.unused_connection_s = Some(time.map_or(Ok(0), value::seconds)?);
         }
         Keyword::UseDns => to.use_dns = Some(value::yes_no(single(line)?)?),
         Keyword::VersionAddendum => to.version_addendum = Some(version_addendum(line)?),

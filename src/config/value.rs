@@ -37,6 +37,26 @@ pub fn number(text: &str, low: u32, high: u32) -> Parsed<u32> {
     }
 }
 
+/// ChannelTimeout: `TYPE=TIME` words, or `none`.
+pub fn channel_timeouts(words: &[String]) -> Parsed<Vec<(String, u32)>> {
+    if let [word] = words
+        && none_or(word).is_none()
+    {
+        return Ok(Vec::new());
+    }
+    words
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some(("global", _)) => {
+                Err("\"global\" is not served: name the types, or * for all".to_owned())
+            }
+            Some((kind, "none")) if !kind.is_empty() => Ok((kind.to_owned(), 0)),
+            Some((kind, time)) if !kind.is_empty() => Ok((kind.to_owned(), seconds(time)?)),
+            _ => Err(format!("\"{word}\" is not TYPE=TIME")),
+        })
+        .collect()
+}
+
 /// A TCP port.
 pub fn port(text: &str) -> Parsed<u16> {
     number(text, 1, u32::from(u16::MAX))

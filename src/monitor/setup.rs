@@ -30,6 +30,12 @@ pub(super) fn connection_options(
         },
         client_alive_interval_s: options.client_alive_interval_s,
         client_alive_count_max: options.client_alive_count_max,
+        channel_timeouts: options
+            .channel_timeouts
+            .iter()
+            .map(|(kind, seconds)| (kind.as_str().into(), *seconds))
+            .collect(),
+        unused_connection_s: options.unused_connection_s,
         tcp_keepalive: options.tcp_keepalive,
         max_sessions: options.max_sessions,
         tos: options.ip_qos,

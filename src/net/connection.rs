@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::banner;
 use super::client::ClientSocket;
 use super::host_keys::HostKeys;
+use super::idle::Idle;
 use super::logger;
 use super::memory;
 use super::service::{Act, Service, ServiceError, Spot};
@@ -109,7 +110,8 @@ fn take_over(
     place.facts.set_algorithms(core.algorithms());
     let wants_eow = core.client_version().starts_with(b"SSH-2.0-OpenSSH");
     let host_keys = HostKeys::new(&options.setup.host_keys);
-    let service = Service::new(helper, policy, host_keys, wants_eow);
+    let idle = Idle::new(&options.channel_timeouts, options.unused_connection_s);
+    let service = Service::new(helper, policy, host_keys, idle, wants_eow);
     service.announce(&mut core);
     let mut connection = Connection::new(place, client, core, &options, Some(service));
     connection.timers.logged_in(Instant::now());
@@ -316,6 +318,7 @@ impl<'a> Connection<'a> {
         if let Some(service) = &mut self.service {
             service.pump(&mut self.core);
         }
+        self.end_idle()?;
         let channels = u32::try_from(self.core.open_channels()).unwrap_or(u32::MAX);
         let facts = &self.place.facts;
         facts.channels.store(channels, Ordering::Relaxed);
@@ -332,6 +335,22 @@ impl<'a> Connection<'a> {
         self.ready = ready;
         self.ready.clear();
         Ok(())
+    }
+
+    /// ChannelTimeout and UnusedConnectionTimeout.
+    fn end_idle(&mut self) -> Result<(), Stop> {
+        let Some(service) = &mut self.service else {
+            return Ok(());
+        };
+        match service.end_idle(&mut self.core, Instant::now()) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let why = "the connection was not used for too long";
+                self.core.disconnect(BY_APPLICATION, why);
+                Err(Stop::closed(CloseReason::Ended, "UnusedConnectionTimeout"))
+            }
+            Err(error) => Err(service_failed(&mut self.core, error)),
+        }
     }
 
     fn source_ready(&mut self, source: Source, flags: PollFlags) -> Result<(), Stop> {
@@ -723,9 +742,9 @@ impl<'a> Connection<'a> {
         let rest = if has_work {
             Some(Duration::ZERO)
         } else {
-            self.timers
-                .next()
-                .map(|at| at.saturating_duration_since(Instant::now()))
+            let idle = self.service.as_ref().and_then(Service::next_idle);
+            let next = self.timers.next().into_iter().chain(idle).min();
+            next.map(|at| at.saturating_duration_since(Instant::now()))
         };
         let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());
         match poll(&mut set, timeout.as_ref()) {

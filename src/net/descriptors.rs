@@ -43,6 +43,11 @@ pub(super) fn listener(descriptor: OwnedFd) -> Option<OwnedFd> {
     accept(descriptor, is_listener)
 }
 
+/// Whether a socket is in the file system, or was.
+pub(super) fn is_unix(socket: &OwnedFd) -> bool {
+    sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
+}
+
 fn is_stream(descriptor: &OwnedFd) -> bool {
     let families = [
         AddressFamily::INET,

@@ -13,7 +13,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
 
-use super::descriptors::{listener, stream_socket};
+use super::descriptors::{is_unix, listener, stream_socket};
 use super::forward_requests::{offer, originator, refusal};
 use super::helper_queue::HelperQueue;
 use super::relay::Relay;
@@ -90,6 +90,23 @@ impl Forwards {
     /// Whether the channel is one of these.
     pub(super) fn has(&self, channel: ChannelId) -> bool {
         self.channels.contains_key(&channel.0)
+    }
+
+    /// The open channels, each with its type as ChannelTimeout names it.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.channels
+            .iter()
+            .filter_map(|(number, forward)| match forward {
+                Forward::Open(relay) => Some((*number, relay.kind())),
+                Forward::Connecting(_) | Forward::Offered(_) => None,
+            })
+    }
+
+    /// Ends a channel that rested for too long.
+    pub(super) fn abandon(&mut self, core: &mut Core, channel: ChannelId) {
+        if let Some(relay) = self.relay(channel) {
+            relay.abandon(core, channel);
+        }
     }
 
     /// How many channels there are.
@@ -246,7 +263,11 @@ impl Forwards {
                 let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
                     .map_err(|_| unexpected("not one socket"))?;
                 let socket = stream_socket(socket).ok_or(unexpected("a socket that is none"))?;
-                let relay = Relay::new(socket);
+                let kind = match is_unix(&socket) {
+                    true => b"direct-streamlocal@openssh.com".as_slice(),
+                    false => b"direct-tcpip",
+                };
+                let relay = Relay::new(socket, kind);
                 self.channels.insert(channel.0, Forward::Open(relay));
                 core.open_confirm(channel, window, FORWARD_PACKET_BYTES);
                 Ok(None)
@@ -440,9 +461,15 @@ impl Forwards {
                     core.offer(b"x11", AGENT_WINDOW_BYTES, AGENT_PACKET_BYTES, &extra)
                 }
             };
+            let kind: &[u8] = match &listener.purpose {
+                Purpose::Place(Place::Tcp { .. }) => b"forwarded-tcpip",
+                Purpose::Place(Place::Unix { .. }) => b"forwarded-streamlocal@openssh.com",
+                Purpose::Agent(_) => b"agent-connection",
+                Purpose::Display { .. } => b"x11-connection",
+            };
             let once = matches!(listener.purpose, Purpose::Display { single: true, .. });
             if let Some(channel) = offered {
-                let relay = Relay::new(socket);
+                let relay = Relay::new(socket, kind);
                 self.channels.insert(channel.0, Forward::Offered(relay));
             }
             if once {

@@ -17,6 +17,7 @@ mod forward_requests;
 mod forwards;
 mod helper_queue;
 mod host_keys;
+mod idle;
 mod inherited;
 mod logger;
 mod mailbox;

@@ -14,6 +14,8 @@ use crate::ssh::{ChannelId, Core, Stream};
 /// A socket on its channel.
 #[derive(Debug)]
 pub(super) struct Relay {
+    /// As ChannelTimeout names it.
+    kind: &'static [u8],
     /// Gone when both directions are over.
     socket: Option<OwnedFd>,
     /// What the socket did not take yet; the channel's window bounds it.
@@ -32,8 +34,9 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, kind: &'static [u8]) -> Self {
         Self {
+            kind,
             socket: Some(socket),
             pending: Pending::default(),
             writing: true,
@@ -137,6 +140,18 @@ impl Relay {
             self.socket = None;
             core.send_close(channel);
         }
+    }
+
+    /// As ChannelTimeout names it.
+    pub(super) fn kind(&self) -> &'static [u8] {
+        self.kind
+    }
+
+    /// Ends both directions at once.
+    pub(super) fn abandon(&mut self, core: &mut Core, channel: ChannelId) {
+        self.stop_writing();
+        self.reading = false;
+        self.settle(core, channel);
     }
 
     /// The channel is closed on both sides.

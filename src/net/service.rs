@@ -4,6 +4,7 @@
 //! early where it knows the answer, and keeps answers in the order of the requests.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use agent_helper::forward_frame::{ForwardAnswer, Place};
 use agent_helper::frame::{Policy, SessionToNet};
@@ -15,6 +16,7 @@ use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
 use super::forwards::{Answered, Forwards, Listening};
 use super::helper_queue::HelperQueue;
 use super::host_keys::{HostKeys, Progress};
+use super::idle::{Idle, Seen};
 use super::session::consumed;
 use super::sessions::{Opening, Sessions, Verdict};
 use super::streams::Side;
@@ -52,6 +54,7 @@ pub(super) struct Service {
     forwards: Forwards,
     replies: Replies,
     host_keys: HostKeys,
+    idle: Idle,
     may_forward: MayForward,
     forwards_first: bool,
 }
@@ -95,7 +98,13 @@ pub(super) enum Act {
 }
 
 impl Service {
-    pub(super) fn new(helper: Link, policy: Policy, host_keys: HostKeys, wants_eow: bool) -> Self {
+    pub(super) fn new(
+        helper: Link,
+        policy: Policy,
+        host_keys: HostKeys,
+        idle: Idle,
+        wants_eow: bool,
+    ) -> Self {
         let forwarding = &policy.forwarding;
         let may_forward = MayForward {
             tcp_local: forwarding.tcp_local,
@@ -111,6 +120,7 @@ impl Service {
             forwards: Forwards::default(),
             replies: Replies::default(),
             host_keys,
+            idle,
             may_forward,
             forwards_first: false,
         }
@@ -421,6 +431,34 @@ impl Service {
     /// There is more to do without anything to wait for.
     pub(super) fn has_work(&self, core: &Core) -> bool {
         self.sessions.has_work(core)
+    }
+
+    /// Ends channels that rested for too long; true: the whole connection has.
+    pub(super) fn end_idle(&mut self, core: &mut Core, now: Instant) -> Result<bool, ServiceError> {
+        if self.idle.has_rules() {
+            let kinds = self.sessions.kinds().chain(self.forwards.kinds());
+            let seen = kinds.map(|(number, kind)| Seen {
+                number,
+                kind,
+                moved: core.take_moved(ChannelId(number)),
+            });
+            let over = self.idle.look(seen, now);
+            for number in over {
+                let channel = ChannelId(number);
+                if self.forwards.has(channel) {
+                    self.forwards.abandon(core, channel);
+                } else {
+                    self.sessions.abandon(&mut self.helper, core, channel)?;
+                }
+            }
+        }
+        let used = self.sessions.count() + self.forwards.count() > 0;
+        Ok(self.idle.is_over(used, now))
+    }
+
+    /// When [`Service::end_idle`] is due, though nothing happens.
+    pub(super) fn next_idle(&self) -> Option<Instant> {
+        self.idle.next()
     }
 
     /// Calls `watch` with every descriptor to wait for.

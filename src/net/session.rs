@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub takes_signals: bool,
     /// There was an `x11-req`.
     pub display_asked: bool,
+    /// As ChannelTimeout names it.
+    pub kind: Vec<u8>,
     answers: Answers,
     end_of_write_due: bool,
     exit_told: bool,
@@ -97,6 +99,7 @@ impl Session {
             streams: Streams::default(),
             takes_signals: true,
             display_asked: false,
+            kind: b"session".to_vec(),
             answers: Answers::default(),
             end_of_write_due: false,
             exit_told: false,
@@ -252,6 +255,13 @@ impl Session {
         self.exit_told = true;
         let waiting = self.close_input();
         consumed(core, self.channel, waiting);
+    }
+
+    /// Ends it at once, whatever runs.
+    pub(super) fn abandon(&mut self, core: &mut Core) {
+        self.streams.close_all();
+        self.close_sent = true;
+        core.send_close(self.channel);
     }
 
     /// The client closed the channel: nobody reads what the program prints.

@@ -163,6 +163,27 @@ impl Sessions {
         }
     }
 
+    /// The sessions whose program was asked for, with their types as ChannelTimeout names them.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let open = self.sessions.iter().filter(|session| session.is_open());
+        open.map(|session| (session.channel.0, session.kind.as_slice()))
+    }
+
+    /// Ends a session that rested for too long; its program is on its own.
+    pub(super) fn abandon(
+        &mut self,
+        helper: &mut HelperQueue,
+        core: &mut Core,
+        channel: ChannelId,
+    ) -> Result<(), ServiceError> {
+        if let Some(session) = self.by_channel(channel) {
+            session.abandon(core);
+            let number = session.number;
+            helper.send(&NetToSession::Close { session: number })?;
+        }
+        Ok(())
+    }
+
     /// Whether the session is there yet.
     pub(super) fn has(&self, number: u32) -> bool {
         self.sessions.iter().any(|session| session.number == number)
@@ -541,6 +562,11 @@ fn serve(
         }
     };
     session.takes_signals = !rules.forced_command && !matches!(program, Program::Subsystem { .. });
+    session.kind = match &program {
+        Program::Shell => b"session:shell".to_vec(),
+        Program::Command { .. } => b"session:command".to_vec(),
+        Program::Subsystem { name } => [b"session:subsystem:", &**name].concat(),
+    };
     session.answer_later(Question::Start, want_reply);
     match &mut session.terminal {
         Terminal::Asked { then } => *then = Some((program, environment)),

@@ -22,6 +22,8 @@ pub(super) struct Channel {
     pub(super) sent: Ends,
     received: Ends,
     unanswered: u32,
+    /// Data passed since the driver asked last.
+    moved: bool,
 }
 
 /// How far the opening of a channel is.
@@ -94,6 +96,7 @@ impl Channels {
             sent: Ends::Open,
             received: Ends::Open,
             unanswered: 0,
+            moved: false,
         })
     }
 
@@ -112,6 +115,7 @@ impl Channels {
             sent: Ends::Open,
             received: Ends::Open,
             unanswered: 0,
+            moved: false,
         })
     }
 
@@ -245,6 +249,7 @@ impl Channel {
             channel: self.number,
         };
         let len_bytes = u32::try_from(len_bytes).map_err(|_| overrun)?;
+        self.moved = true;
         if len_bytes > self.receive.max_packet_bytes {
             return Err(ProtocolError::BadValue {
                 field: "channel data length",
@@ -309,6 +314,12 @@ impl Channel {
     pub(super) fn take_send_window(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.send.left_bytes = self.send.left_bytes.saturating_sub(len);
+        self.moved = true;
+    }
+
+    /// Whether data passed since the last call.
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// SSH_MSG_CHANNEL_EOF or _CLOSE came; false: it had ended so far before.

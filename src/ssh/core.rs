@@ -485,6 +485,12 @@ impl Core {
         }
     }
 
+    /// Whether data passed through the channel, either way, since the last call.
+    pub fn take_moved(&mut self, channel: ChannelId) -> bool {
+        let channels = &mut self.connection.channels;
+        channels.find(channel.0).is_some_and(|it| it.take_moved())
+    }
+
     /// How many bytes [`Core::send_slot`] would take now: limited by the peer's window and packet
     /// size, by the outbox, and 0 while keys change.
     pub fn send_room(&self, channel: ChannelId) -> usize {

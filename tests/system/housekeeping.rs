@@ -8,10 +8,16 @@ use crate::clients;
 use crate::harness::{Case, World};
 use crate::server::Server;
 
-pub const CASES: &[Case] = &[Case::new(
-    "housekeeping::host_keys_are_learned",
-    host_keys_are_learned,
-)];
+/// Those about times are for `agent` only: sshd 9.2 does not have the keywords yet.
+pub const CASES: &[Case] = &[
+    Case::new("housekeeping::host_keys_are_learned", host_keys_are_learned),
+    Case::new("housekeeping::idle_channels_end", idle_channels_end).only_agent(),
+    Case::new(
+        "housekeeping::unused_connections_end",
+        unused_connections_end,
+    )
+    .only_agent(),
+];
 
 /// A client that knows one key, `known`, and updates its file.
 fn updating(server: &Server, user: &User, known: &str, algorithms: &str) -> Command {
@@ -58,4 +64,24 @@ fn host_keys_are_learned(world: &World) {
             "{first}"
         );
     }
+}
+
+/// What rests is ended, what moves is not.
+fn idle_channels_end(world: &World) {
+    let user = world.user();
+    let server = world.server(&["ChannelTimeout session:command=2"]);
+    let resting = clients::ssh_run(&server, &user, "sleep 60");
+    assert_eq!(resting.code(), Some(255));
+    let moving = "for n in 1 2 3 4 5 6 7; do echo $n; sleep 0.5; done; exit 7";
+    assert_eq!(clients::ssh_run(&server, &user, moving).code(), Some(7));
+}
+
+fn unused_connections_end(world: &World) {
+    let user = world.user();
+    let server = world.server(&["UnusedConnectionTimeout 2"]);
+    let mut ssh = clients::ssh(&server, &user);
+    let unused = clients::run(ssh.arg("-N"));
+    assert_eq!(unused.code(), Some(255));
+    let used = clients::ssh_run(&server, &user, "sleep 4; exit 7");
+    assert_eq!(used.code(), Some(7));
 }

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::exit)]
 
 mod accounts;
+mod agents;
 mod algorithms;
 mod certificates;
 mod clients;
@@ -37,6 +38,7 @@ mod transfer;
 
 fn main() {
     let cases = [
+        agents::CASES,
         algorithms::CASES,
         certificates::CASES,
         configuration::CASES,
