@@ -17,6 +17,7 @@ use super::keys::KeySearch;
 use super::lookup::Lookup;
 use super::methods::{Methods, Way};
 use super::names::ClientName;
+use super::passwords::Asked;
 use super::penalties::Conduct;
 use super::permit::{Permit, Stage};
 use super::rate::Rate;
@@ -167,6 +168,8 @@ pub(super) struct Pending {
     /// Without passwords.
     pub request: Bytes,
     pub way: Way,
+    /// What the process that looks at the password was asked.
+    pub asked: Asked,
     /// Where the key is looked for.
     pub lookup: Option<Lookup>,
     pub step: Step,
@@ -178,6 +181,7 @@ impl Pending {
             arrived: Instant::now(),
             request,
             way,
+            asked: Asked::Nothing,
             lookup: None,
             step: Step::Queued,
         }

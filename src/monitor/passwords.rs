@@ -23,6 +23,41 @@ const CHANGE_PROMPTS: [&str; 3] = [
     "Retype new password: ",
 ];
 
+/// What such a process was asked. The one that saw the password may be in the hands of whoever typed
+/// it: it is believed about that question alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Nothing,
+    /// Whether a password is right.
+    Check {
+        /// Nobody's: no password is right.
+        decoy: bool,
+        /// A new one came with it, to take the place of one that expired.
+        replaces: bool,
+    },
+    /// To write a hash into the shadow file.
+    Store,
+}
+
+impl Asked {
+    /// Whether a process of ours could answer so.
+    fn admits(self, verdict: &Verdict) -> bool {
+        match (self, verdict) {
+            (Self::Nothing, _) => false,
+            (_, Verdict::Failed { .. })
+            | (Self::Store, Verdict::Stored)
+            | (Self::Check { .. }, Verdict::Refused { .. })
+            | (Self::Check { decoy: false, .. }, Verdict::Matches) => true,
+            (Self::Check { decoy, replaces }, Verdict::Expired) => !decoy && !replaces,
+            (
+                Self::Check { decoy, replaces },
+                Verdict::Hashed { .. } | Verdict::NewRefused { .. },
+            ) => !decoy && replaces,
+            _ => false,
+        }
+    }
+}
+
 /// The processes that look at passwords.
 pub(super) fn checks() -> OneShots {
     OneShots::new(Kind {
@@ -66,6 +101,13 @@ impl Monitor {
             attempt.account.uid != 0 || allowed::root_permitted(&attempt.options, false, way);
         let login = (attempt.refusal.is_none() && permitted)
             .then(|| (attempt.account.uid, attempt.account.name.clone()));
+        let asked = Asked::Check {
+            decoy: login.is_none(),
+            replaces: new.is_some(),
+        };
+        if let Some(pending) = attempt.pending.as_mut() {
+            pending.asked = asked;
+        }
         let mut request = Request::Check {
             name: login.as_ref().map(|(_, name)| name.clone().into()),
             seed: self.host.delay.seed(&attempt.user),
@@ -126,9 +168,16 @@ impl Monitor {
             return;
         };
         self.speak_of(key);
-        if self.is_checking(key, number) {
+        if let Some(asked) = self.asked(key, number) {
             let verdict = answer
                 .and_then(|content| Verdict::from_wire(&content).map_err(|it| it.to_string()))
+                .and_then(|verdict| {
+                    if asked.admits(&verdict) {
+                        Ok(verdict)
+                    } else {
+                        Err("attack: the process answered what it was not asked".to_owned())
+                    }
+                })
                 .unwrap_or_else(|what| Verdict::Failed {
                     what: what.as_str().into(),
                 });
@@ -139,14 +188,16 @@ impl Monitor {
         }
     }
 
-    fn is_checking(&self, key: ConnectionKey, number: u64) -> bool {
-        let Some(Phase::Authenticating(attempt)) = self.connections.get(&key).map(|it| &it.phase)
-        else {
-            return false;
+    /// What process `number` was asked, if the connection waits for its answer.
+    fn asked(&self, key: ConnectionKey, number: u64) -> Option<Asked> {
+        let Phase::Authenticating(attempt) = &self.connections.get(&key)?.phase else {
+            return None;
         };
-        attempt.pending.as_ref().is_some_and(
-            |pending| matches!(pending.step, Step::Checking { check } if check == number),
-        )
+        let pending = attempt.pending.as_ref()?;
+        match pending.step {
+            Step::Checking { check } if check == number => Some(pending.asked),
+            _ => None,
+        }
     }
 
     fn judged(&mut self, key: ConnectionKey, verdict: Verdict) {
@@ -185,6 +236,9 @@ impl Monitor {
                 self.ask_for_new_password(key, &why);
             }
             Verdict::Hashed { hash } => {
+                if let Some(pending) = attempt.pending.as_mut() {
+                    pending.asked = Asked::Store;
+                }
                 let request = Request::Store {
                     name: attempt.account.name.clone().into(),
                     hash,
@@ -301,5 +355,41 @@ fn info_request(instruction: &str, prompts: &[&str]) -> ToNet {
     ToNet::AuthInfoRequest {
         instruction: instruction.into(),
         prompts: prompts.iter().map(|prompt| (*prompt).into()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(decoy: bool, replaces: bool) -> Asked {
+        Asked::Check { decoy, replaces }
+    }
+
+    #[test]
+    fn a_process_is_believed_about_its_question_only() {
+        let failed = Verdict::Failed { what: "x".into() };
+        let hashed = Verdict::Hashed { hash: "$6$".into() };
+        let unfit = Verdict::NewRefused { why: "x".into() };
+        let wrong = Verdict::Refused { why: Why::Wrong };
+        let (right, expired, stored) = (Verdict::Matches, Verdict::Expired, Verdict::Stored);
+        let all = [&failed, &wrong, &right, &expired, &hashed, &unfit, &stored];
+        for (asked, believed) in [
+            (Asked::Nothing, vec![]),
+            // Nobody's password is right, and none is changed: not root's by a decoy.
+            (check(true, false), vec![&failed, &wrong]),
+            (check(true, true), vec![&failed, &wrong]),
+            (check(false, false), vec![&failed, &wrong, &right, &expired]),
+            (
+                check(false, true),
+                vec![&failed, &wrong, &right, &hashed, &unfit],
+            ),
+            (Asked::Store, vec![&failed, &stored]),
+        ] {
+            for verdict in all {
+                let expected = believed.contains(&verdict);
+                assert_eq!(asked.admits(verdict), expected, "{asked:?} {verdict:?}");
+            }
+        }
     }
 }
