@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Reason: the account database has no other interface than libc's C functions.
 
 use std::ffi::{CStr, CString};
+use std::io;
 use std::ptr;
 
 use agent_helper::frame::Identity;
@@ -101,15 +102,22 @@ impl Account {
         }
     }
 
-    /// What the shadow file says of the account as a whole. Without the right to read it: nothing.
-    pub fn state(&self) -> State {
-        let shadow = shadow_state(&self.name);
-        match self.password.as_slice() {
-            b"x" | b"" => shadow.unwrap_or_default(),
-            field => State {
-                locked: field.starts_with(b"!"),
-                ..shadow.unwrap_or_default()
-            },
+    /// What passwd and the shadow file say of the account as a whole. Root can read both, so it is an
+    /// error if it cannot; without root, what cannot be read says nothing.
+    pub fn state(&self, as_root: bool) -> io::Result<State> {
+        let shadow = match shadow_state(&self.name) {
+            Err(_) if !as_root => None,
+            answer => answer?,
+        };
+        Ok(self.state_with(shadow))
+    }
+
+    /// Either of the two locks it.
+    fn state_with(&self, shadow: Option<State>) -> State {
+        let shadow = shadow.unwrap_or_default();
+        State {
+            locked: shadow.locked || self.password.starts_with(b"!"),
+            ..shadow
         }
     }
 }
@@ -219,8 +227,9 @@ fn fetch(
     }
 }
 
-fn shadow_state(name: &[u8]) -> Option<State> {
-    let name = CString::new(name).ok()?;
+/// `None`: the shadow file has no line for `name`, or there is none.
+fn shadow_state(name: &[u8]) -> io::Result<Option<State>> {
+    let name = CString::new(name)?;
     let mut buffer: Vec<libc::c_char> = vec![0; SHADOW_LINE_BYTES];
     // SAFETY: all fields are integers and pointers, for which zeroes are valid.
     let mut entry: libc::spwd = unsafe { std::mem::zeroed() };
@@ -243,7 +252,8 @@ fn shadow_state(name: &[u8]) -> Option<State> {
         result = ask(&mut buffer);
     }
     if result != 0 || found.is_null() {
-        return None;
+        buffer.zeroize();
+        return absent(result).map(|()| None);
     }
     // SAFETY: on success the field is NULL or a NUL-terminated string inside `buffer`. The hash
     // itself is not kept: one byte says whether the account is locked.
@@ -253,10 +263,18 @@ fn shadow_state(name: &[u8]) -> Option<State> {
     buffer.zeroize();
     #[allow(clippy::useless_conversion, reason = "32 bits on armv7")]
     let expires = i64::from(entry.sp_expire);
-    Some(State {
+    Ok(Some(State {
         locked,
         expires: Some(expires).filter(|day| *day >= 0),
-    })
+    }))
+}
+
+/// Where nothing was found: whether `status` says that there is nothing, or that nobody could look.
+fn absent(status: libc::c_int) -> io::Result<()> {
+    match status {
+        0 | libc::ENOENT | libc::ESRCH => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
 }
 
 /// # Safety
@@ -303,10 +321,42 @@ mod tests {
             password: password.to_vec(),
             ..Account::decoy(64313)
         };
-        assert!(with(b"!").state().locked);
-        assert!(with(b"!$6$abc").state().locked);
-        assert!(!with(b"*").state().locked);
-        assert!(!with(b"$6$abc").state().locked);
+        let locked = |password: &[u8]| with(password).state(false).unwrap().locked;
+        assert!(locked(b"!"));
+        assert!(locked(b"!$6$abc"));
+        assert!(!locked(b"*"));
+        assert!(!locked(b"$6$abc"));
+    }
+
+    #[test]
+    fn either_field_locks_the_account() {
+        let with = |password: &[u8], shadow| {
+            let account = Account {
+                password: password.to_vec(),
+                ..Account::decoy(64313)
+            };
+            let shadow = State {
+                locked: shadow,
+                expires: Some(1),
+            };
+            account.state_with(Some(shadow))
+        };
+        for password in [&b"x"[..], b"", b"*", b"$6$abc"] {
+            assert!(with(password, true).locked);
+            assert!(!with(password, false).locked);
+        }
+        assert!(with(b"!", false).locked);
+        assert_eq!(with(b"!", false).expires, Some(1));
+    }
+
+    #[test]
+    fn a_shadow_file_that_cannot_be_read_is_no_account_without_a_line() {
+        for nothing in [0, libc::ENOENT, libc::ESRCH] {
+            assert!(absent(nothing).is_ok());
+        }
+        for failure in [libc::EIO, libc::EMFILE, libc::ENOMEM, libc::EACCES] {
+            assert_eq!(absent(failure).unwrap_err().raw_os_error(), Some(failure));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::pattern::{BadAddress, matches_one, matches_user};
 pub(super) enum Refusal {
     UnknownUser,
     OtherUser,
+    Unreadable,
     Locked,
     Expired,
     NoShell,
@@ -29,6 +30,7 @@ impl Refusal {
         match self {
             Self::UnknownUser => "unknown-user",
             Self::OtherUser => "not-the-servers-user",
+            Self::Unreadable => "account-unreadable",
             Self::Locked => "account-locked",
             Self::Expired => "account-expired",
             Self::NoShell => "no-shell",
@@ -47,6 +49,7 @@ impl Refusal {
         match self {
             Self::UnknownUser => "the user is unknown",
             Self::OtherUser => "the server runs as another user",
+            Self::Unreadable => "its line in shadow cannot be read",
             Self::Locked => "account is locked",
             Self::Expired => "account has expired",
             Self::NoShell => "shell does not exist",
@@ -75,6 +78,8 @@ pub(super) struct Facts<'a> {
     pub user: &'a str,
     pub uid: u32,
     pub groups: &'a [String],
+    /// Whether the account is locked or expired could not be found out.
+    pub unreadable: bool,
     pub locked: bool,
     pub expired: bool,
     pub shell: Shell,
@@ -88,6 +93,9 @@ pub(super) struct Facts<'a> {
 pub(super) fn check(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
     if facts.only_uid.is_some_and(|only| only != facts.uid) {
         return Err(Refusal::OtherUser);
+    }
+    if facts.unreadable {
+        return Err(Refusal::Unreadable);
     }
     if facts.locked {
         return Err(Refusal::Locked);
@@ -185,6 +193,7 @@ mod tests {
             user: "alice",
             uid: 1000,
             groups: &groups,
+            unreadable: false,
             locked: false,
             expired: false,
             shell: Shell::Usable,
@@ -232,6 +241,10 @@ mod tests {
     #[test]
     fn locked_accounts_and_unusable_shells_are_refused() {
         assert_eq!(judge("", |facts| facts.locked = true), Err(Refusal::Locked));
+        assert_eq!(
+            judge("", |facts| facts.unreadable = true),
+            Err(Refusal::Unreadable)
+        );
         assert_eq!(
             judge("", |facts| facts.expired = true),
             Err(Refusal::Expired)

@@ -136,13 +136,22 @@ impl Monitor {
             local_address: ends.local.ip(),
             local_port: ends.local.port(),
         });
-        let state = account.state();
+        let state = account
+            .state(self.host.as_root)
+            .inspect_err(|error| {
+                if !unknown {
+                    let name = lines::user_text(&account.name);
+                    log::error!("whether {name} is locked cannot be read from shadow: {error}");
+                }
+            })
+            .ok();
         let facts = Facts {
             user: &text,
             uid: account.uid,
             groups: &group_names,
-            locked: state.locked,
-            expired: state.is_expired(super::today()),
+            unreadable: state.is_none(),
+            locked: state.is_some_and(|it| it.locked),
+            expired: state.is_some_and(|it| it.is_expired(super::today())),
             shell: shell_state(account.shell()),
             address: ends.peer.ip(),
             host: connection.name(),

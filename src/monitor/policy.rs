@@ -8,6 +8,7 @@ use std::path::Path;
 use agent_helper::frame::Policy;
 use agent_helper::pattern::admits;
 use agent_helper::wire::{Bytes, Wire};
+use rustix::io::Errno;
 
 use super::connection::Attempt;
 use super::credential::public_text;
@@ -184,8 +185,16 @@ fn nologin(uid: u32) -> Option<Bytes> {
     }
     ["/etc/nologin", "/var/run/nologin"]
         .iter()
-        .find_map(|path| read_small(Path::new(path), NOLOGIN_MAX_BYTES))
+        .find_map(|path| nologin_text(Path::new(path)))
         .map(Bytes::from)
+}
+
+/// That the file is there says no, whether it can be read or not.
+fn nologin_text(path: &Path) -> Option<Vec<u8>> {
+    match rustix::fs::stat(path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        _ => Some(read_small(path, NOLOGIN_MAX_BYTES).unwrap_or_default()),
+    }
 }
 
 /// A regular file of the administrator, up to `limit` bytes; `None`: there is none.
@@ -254,6 +263,16 @@ mod tests {
             ..policy.clone()
         };
         assert_ne!(rights_digest(&policy), rights_digest(&forced));
+    }
+
+    #[test]
+    fn a_nologin_that_cannot_be_read_stops_logins_all_the_same() {
+        assert_eq!(nologin_text(Path::new("/nonexistent")), None);
+        assert_eq!(nologin_text(Path::new("/etc/passwd/nologin")), None);
+        for unreadable in ["/etc", "/dev/zero"] {
+            let text = nologin_text(Path::new(unreadable));
+            assert_eq!(text.as_deref(), Some(&b""[..]), "{unreadable}");
+        }
     }
 
     #[test]
