@@ -118,6 +118,7 @@ impl Monitor {
         let connection = self.connections.get(&key)?;
         let found = account::lookup(user);
         let unknown = found.is_none();
+        let name = subject_name(user, found.as_ref()).to_vec();
         let account = found.unwrap_or_else(|| Account::decoy(self.host.decoy_id()));
         let groups = account.groups();
         let group_names = if connection.generation.config.asks_for_groups() {
@@ -125,7 +126,7 @@ impl Monitor {
         } else {
             Vec::new()
         };
-        let text = String::from_utf8_lossy(user);
+        let text = String::from_utf8_lossy(&name);
         let ends = connection.ends;
         let options = connection.generation.config.effective(&Subject {
             user: Some(&text),
@@ -218,6 +219,12 @@ fn read_banner(path: &Path) -> Option<Vec<u8>> {
     super::policy::read_small(path, BANNER_MAX_BYTES)
 }
 
+/// Whom the configuration is asked about: the account as the database spells it, where that takes
+/// other spellings too.
+fn subject_name<'a>(typed: &'a [u8], found: Option<&'a Account>) -> &'a [u8] {
+    found.map_or(typed, |account| &account.name)
+}
+
 fn shell_state(shell: &[u8]) -> Shell {
     use rustix::fs::{Access, FileType, access, stat};
     match stat(shell) {
@@ -245,6 +252,15 @@ mod tests {
         }
         assert_eq!(account_of(b":style"), b"");
         assert_eq!(account_of(b""), b"");
+    }
+
+    #[test]
+    fn lists_of_users_are_asked_about_the_account_however_it_is_typed() {
+        let mut account = Account::decoy(1);
+        account.name = b"alice".to_vec();
+        assert_eq!(subject_name(b"ALICE", Some(&account)), b"alice");
+        assert_eq!(subject_name(b"alice@ad.example", Some(&account)), b"alice");
+        assert_eq!(subject_name(b"ALICE", None), b"ALICE");
     }
 
     #[test]
