@@ -6,6 +6,8 @@
 
 use std::ffi::c_long;
 
+use rustix::process::Pid;
+
 use super::{ConfineError, Confinement};
 
 #[cfg(any(
@@ -51,7 +53,8 @@ pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>,
     }
     // rustix asks the kernel once, by prctl, and remembers: it must not be the first time later.
     let _ = rustix::param::page_size();
-    let Rules { refused, allowed } = rules(confinement);
+    let signals = signals_of(rustix::process::getpid());
+    let Rules { refused, allowed } = rules(confinement, &signals);
     compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
     compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
     Ok(None)
@@ -59,14 +62,15 @@ pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>,
 
 /// The rules of both filters. The kernel takes the stricter of their answers, so what is refused
 /// by one is among what the other allows.
-struct Rules {
-    refused: Vec<Rule>,
-    allowed: Vec<Rule>,
+struct Rules<'a> {
+    refused: Vec<Rule<'a>>,
+    allowed: Vec<Rule<'a>>,
 }
 
-fn rules(confinement: &Confinement) -> Rules {
-    let refused: Vec<Rule> = REFUSED.iter().copied().map(always).collect();
+fn rules<'a>(confinement: &Confinement, signals: &'a [Condition]) -> Rules<'a> {
+    let refused: Vec<Rule<'a>> = REFUSED.iter().copied().map(always).collect();
     let mut allowed = [ALWAYS, &refused].concat();
+    allowed.push(when(libc::SYS_tgkill, signals));
     if confinement.accepts {
         allowed.push(always(libc::SYS_accept4));
     }
@@ -80,7 +84,7 @@ fn rules(confinement: &Confinement) -> Rules {
 }
 
 /// For files that others opened.
-const FILES: &[Rule] = &[
+const FILES: &[Rule<'_>] = &[
     always(libc::SYS_pread64),
     always(libc::SYS_pwrite64),
     always(libc::SYS_writev),
@@ -98,9 +102,9 @@ fn available() -> bool {
 
 /// A system call that may be made, if one of `when` holds; always where there are none.
 #[derive(Debug, Clone, Copy)]
-struct Rule {
+struct Rule<'a> {
     call: c_long,
-    when: &'static [Condition],
+    when: &'a [Condition],
 }
 
 /// What an argument must be; the lower 32 bits, which is all that the kernel looks at in these.
@@ -114,11 +118,11 @@ enum Condition {
     Bits(u8, u32, u32),
 }
 
-const fn always(call: c_long) -> Rule {
+const fn always<'a>(call: c_long) -> Rule<'a> {
     Rule { call, when: &[] }
 }
 
-const fn when(call: c_long, when: &'static [Condition]) -> Rule {
+const fn when(call: c_long, when: &[Condition]) -> Rule<'_> {
     Rule { call, when }
 }
 
@@ -203,7 +207,7 @@ const DEVICE_CONTROLS: &[Condition] =
     &[Is(1, libc::FIONBIO as u32), Is(1, libc::TIOCSWINSZ as u32)];
 
 /// What every confined process may do.
-const ALWAYS: &[Rule] = &[
+const ALWAYS: &[Rule<'_>] = &[
     // The connection loop.
     always(libc::SYS_read),
     always(libc::SYS_write),
@@ -254,18 +258,9 @@ const ALWAYS: &[Rule] = &[
     always(libc::SYS_gettid),
     always(libc::SYS_restart_syscall),
     always(libc::SYS_exit),
-    // The end, also by abort(3): SIGABRT to a thread of this process. Signals to others find no
-    // process of ours, and landlock and the uid forbid them.
+    // The end, also by abort(3) with one of `signals_of`.
     always(libc::SYS_getpid),
     always(libc::SYS_rt_sigaction),
-    when(
-        libc::SYS_tgkill,
-        &[
-            Is(2, libc::SIGABRT.cast_unsigned()),
-            // A profile of threads.
-            Is(2, libc::SIGPROF.cast_unsigned()),
-        ],
-    ),
     // Profiles of CPU time.
     always(libc::SYS_timer_create),
     always(libc::SYS_timer_settime),
@@ -279,8 +274,15 @@ const ALWAYS: &[Rule] = &[
     always(arm::PPOLL_TIME64),
 ];
 
+/// Signals to threads of process `own`. Others share its uid: the `net`s of all users.
+fn signals_of(own: Pid) -> [Condition; 2] {
+    let own = own.as_raw_nonzero().get().cast_unsigned();
+    // abort(3), and a profile of threads.
+    [libc::SIGABRT, libc::SIGPROF].map(|signal| Are(0, own, 2, signal.cast_unsigned()))
+}
+
 /// What std and tiny_http do with sockets that they were given.
-const HTTP: &[Rule] = &[
+const HTTP: &[Rule<'_>] = &[
     always(libc::SYS_recvfrom),
     always(libc::SYS_getsockname),
     // To nowhere else than where the socket is connected.
@@ -332,15 +334,17 @@ mod tests {
         has_files: false,
     };
 
+    const OWN: Pid = Pid::INIT;
+
     /// One instruction of either program: code, jt, jf, k.
     type Instruction = (u16, u8, u8, u32);
 
-    fn ours(rules: &[Rule], otherwise: own::Otherwise) -> Vec<Instruction> {
+    fn ours(rules: &[Rule<'_>], otherwise: own::Otherwise) -> Vec<Instruction> {
         let program = own::compile(rules, otherwise);
         program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect()
     }
 
-    fn theirs(rules: &[Rule], otherwise: compile::Otherwise) -> Vec<Instruction> {
+    fn theirs(rules: &[Rule<'_>], otherwise: compile::Otherwise) -> Vec<Instruction> {
         let program = compile::compile(rules, otherwise).unwrap();
         program.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect()
     }
@@ -380,7 +384,8 @@ mod tests {
 
     #[test]
     fn both_compilers_decide_alike() {
-        let Rules { refused, allowed } = rules(&WITH_ALL);
+        let signals = signals_of(OWN);
+        let Rules { refused, allowed } = rules(&WITH_ALL, &signals);
         let pairs = [
             (
                 ours(&refused, own::Otherwise::AllowAndRefuseThese),
@@ -398,6 +403,7 @@ mod tests {
             DEVICE_CONTROLS,
             THREAD,
             NOT_EXECUTABLE,
+            &signals,
         ]
         .concat()
         .iter()
@@ -432,7 +438,10 @@ mod tests {
 
     #[test]
     fn what_would_be_a_way_out_ends_the_process() {
-        let allowed = ours(&rules(&WITH_ALL).allowed, own::Otherwise::EndTheProcess);
+        let allowed = ours(
+            &rules(&WITH_ALL, &signals_of(OWN)).allowed,
+            own::Otherwise::EndTheProcess,
+        );
         for number in [
             libc::SYS_execve,
             libc::SYS_execveat,
@@ -464,7 +473,11 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_the_call_alone_does_not() {
-        let allowed = ours(&rules(&WITH_NOTHING).allowed, own::Otherwise::EndTheProcess);
+        let signals = signals_of(OWN);
+        let allowed = ours(
+            &rules(&WITH_NOTHING, &signals).allowed,
+            own::Otherwise::EndTheProcess,
+        );
         let verdict = |number: c_long, arguments: [u64; 6]| {
             run(&allowed, call(number), arguments) == SECCOMP_RET_ALLOW
         };
@@ -477,6 +490,11 @@ mod tests {
             assert!(!verdict(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]));
         }
         assert!(!verdict(libc::SYS_accept4, [0; 6]));
+        // Only to itself, and not every signal.
+        assert!(verdict(libc::SYS_tgkill, [1, 7, 6, 0, 0, 0]));
+        for (process, signal) in [(2, 6), (0, 6), (u64::from(u32::MAX), 6), (1, 9)] {
+            assert!(!verdict(libc::SYS_tgkill, [process, 7, signal, 0, 0, 0]));
+        }
         // TIOCSTI would type into a terminal.
         assert!(!verdict(libc::SYS_ioctl, [3, 0x5412, 0, 0, 0, 0]));
         assert!(verdict(libc::SYS_ioctl, [3, 0x5414, 0, 0, 0, 0]));

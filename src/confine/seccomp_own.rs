@@ -38,7 +38,7 @@ const OFFSET_ARGUMENTS: u32 = 16;
 
 /// Installs one filter for the calling thread and those it starts.
 #[cfg_attr(test, expect(dead_code, reason = "the tests install the shipped one"))]
-pub(super) fn install(rules: &[Rule], otherwise: Otherwise) -> Result<(), ConfineError> {
+pub(super) fn install(rules: &[Rule<'_>], otherwise: Otherwise) -> Result<(), ConfineError> {
     let mut program = compile(rules, otherwise);
     let failed = |errno| ConfineError {
         step: "seccomp",
@@ -68,7 +68,7 @@ pub(super) fn install(rules: &[Rule], otherwise: Otherwise) -> Result<(), Confin
 }
 
 /// The whole program.
-pub(super) fn compile(rules: &[Rule], otherwise: Otherwise) -> Vec<sock_filter> {
+pub(super) fn compile(rules: &[Rule<'_>], otherwise: Otherwise) -> Vec<sock_filter> {
     let (matched, unmatched) = match otherwise {
         Otherwise::EndTheProcess => (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_KILL_PROCESS),
         Otherwise::AllowAndRefuseThese => (
@@ -92,7 +92,7 @@ pub(super) fn compile(rules: &[Rule], otherwise: Otherwise) -> Vec<sock_filter> 
     program
 }
 
-fn call_number(rule: &Rule) -> u32 {
+fn call_number(rule: &Rule<'_>) -> u32 {
     // No call has a number beyond; should one have, it matches nothing.
     u32::try_from(rule.call).unwrap_or(u32::MAX)
 }

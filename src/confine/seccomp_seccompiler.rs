@@ -20,7 +20,7 @@ pub(super) enum Otherwise {
 }
 
 /// Installs one filter for the calling thread and those it starts.
-pub(super) fn install(rules: &[Rule], otherwise: Otherwise) -> Result<(), ConfineError> {
+pub(super) fn install(rules: &[Rule<'_>], otherwise: Otherwise) -> Result<(), ConfineError> {
     let program = compile(rules, otherwise).map_err(|_| failed(libc::EINVAL))?;
     seccompiler::apply_filter(&program).map_err(|error| {
         failed(match error {
@@ -38,7 +38,7 @@ fn failed(errno: i32) -> ConfineError {
 }
 
 pub(super) fn compile(
-    rules: &[Rule],
+    rules: &[Rule<'_>],
     otherwise: Otherwise,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let (matched, unmatched) = match otherwise {
