@@ -289,7 +289,10 @@ impl Monitor {
         }
         let ours = self.debug.process.as_ref().is_some_and(|it| it.pid == pid);
         if ours {
-            self.debug_gone(failure);
+            if let Some(how) = failure {
+                log::error!("debug[{}] is gone: {how}", pid.as_raw_nonzero());
+            }
+            self.debug_gone(None);
             self.debug.dying = None;
         }
         ours

@@ -199,11 +199,9 @@ impl Monitor {
                     self.counters.net_deaths += 1;
                     log::error!("net[{}] is gone: {why}", pid.as_raw_nonzero());
                 }
-                if !net.collected {
+                if net.kill() {
                     self.nets.expect_end(pid);
                 }
-                // Whatever it is doing: its connections are over.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 let alone = net.connections.len() == 1;
                 for key in net.connections.values() {
                     self.lost(*key, alone);

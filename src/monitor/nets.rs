@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use agent_helper::link::{Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 use zeroize::Zeroize;
 
 use super::host::{Host, Ids};
@@ -292,25 +292,30 @@ impl Nets {
         })?;
         let id = NetId(self.counter.next());
         poller.add(&ours, Source::Net(id))?;
-        let now = Instant::now();
-        let net = Net {
-            role,
-            pid: launched.pid,
-            link: Link::new(ours),
-            assembly: Assembly::default(),
-            outbox: Outbox::default(),
-            greeted: false,
-            retired: false,
-            collected: false,
-            connections: BTreeMap::new(),
-            highest: 0,
-            idle: None,
-            hello: None,
-            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
-            started: now,
-        };
-        self.all.insert(id, net);
+        self.all
+            .insert(id, net(role, launched.pid, Link::new(ours)));
         Ok(id)
+    }
+}
+
+/// One that was just started.
+fn net(role: Role, pid: Pid, link: Link) -> Net {
+    let now = Instant::now();
+    Net {
+        role,
+        pid,
+        link,
+        assembly: Assembly::default(),
+        outbox: Outbox::default(),
+        greeted: false,
+        retired: false,
+        collected: false,
+        connections: BTreeMap::new(),
+        highest: 0,
+        idle: None,
+        hello: None,
+        logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
+        started: now,
     }
 }
 
@@ -327,6 +332,15 @@ pub(super) fn restart_delay(failures: u32) -> Duration {
 }
 
 impl Net {
+    /// Ends it, whatever it is doing; false where it ended and was waited for: its pid may be
+    /// somebody else's by now.
+    pub(super) fn kill(&self) -> bool {
+        if !self.collected {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+        !self.collected
+    }
+
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
@@ -334,7 +348,30 @@ impl Net {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_pid_that_was_collected_is_nobodys_to_kill() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let (link, _other) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let mut net = net(Role::Strangers, Pid::from_child(&child), Link::new(link));
+        net.collected = true;
+        assert!(!net.kill());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(child.try_wait().unwrap().is_none());
+        net.collected = false;
+        assert!(net.kill());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 
     #[test]
     fn the_first_restart_is_immediate_and_later_ones_back_off() {
