@@ -51,8 +51,9 @@ impl Monitor {
             }
         };
         if self.cookies.contains(&client.cookie) {
-            log::error!("attack: a net process passed one socket for two connections");
-            return self.refuse(net, number, "");
+            return self
+                .nets
+                .doom(net, "attack: it passed one socket for two connections");
         }
         self.admit(net, number, client, ends);
     }

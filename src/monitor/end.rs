@@ -179,6 +179,7 @@ impl Monitor {
     fn release(&mut self, net: &Net) {
         self.timers.cancel(net.idle);
         self.timers.cancel(net.hello);
+        self.timers.cancel(net.resume);
         self.poller.remove(net.link());
     }
 

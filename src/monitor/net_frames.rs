@@ -204,14 +204,28 @@ impl Monitor {
     }
 
     fn accept_paused(&mut self, id: NetId, errno: i32) {
+        let Some(net) = self.nets.get_mut(id) else {
+            return;
+        };
+        if net.role != Role::Strangers {
+            return self.nets.doom(id, "it has nothing to accept from");
+        }
+        if net.resume.is_some() {
+            return;
+        }
+        let time = Duration::from_millis(ACCEPT_PAUSE_MS);
+        net.resume = Some(self.timers.after(time, Deadline::Resume(id)));
         self.counters.accept_errors += 1;
-        let error = std::io::Error::from_raw_os_error(errno);
-        log::warn!("no connections are accepted for a moment: {error}");
-        self.timers
-            .after(Duration::from_millis(ACCEPT_PAUSE_MS), Deadline::Resume(id));
+        if self.may_log(id) {
+            let error = std::io::Error::from_raw_os_error(errno);
+            log::warn!("no connections are accepted for a moment: {error}");
+        }
     }
 
     pub(super) fn resume_accepting(&mut self, id: NetId) {
+        if let Some(net) = self.nets.get_mut(id) {
+            net.resume = None;
+        }
         self.nets
             .send(&self.poller, id, 0, &ToNet::ResumeAccepting, &[]);
     }

@@ -47,6 +47,8 @@ pub(super) struct Net {
     pub highest: u32,
     pub idle: Option<TimerId>,
     pub hello: Option<TimerId>,
+    /// It rests from accepting until then.
+    pub resume: Option<TimerId>,
     pub logs: Rate,
     pub started: Instant,
     /// The process ended and was waited for.
@@ -314,6 +316,7 @@ fn net(role: Role, pid: Pid, link: Link) -> Net {
         highest: 0,
         idle: None,
         hello: None,
+        resume: None,
         logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
         started: now,
     }

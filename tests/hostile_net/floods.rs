@@ -12,6 +12,8 @@ use super::world::{Puppet, Setting, World};
 
 pub const TESTS: &[Test] = &[
     ("log_lines_are_limited", log_lines),
+    ("pauses_are_one_at_a_time", pauses),
+    ("pauses_are_for_those_who_accept", users_pause),
     ("exchanges_are_limited", exchanges),
     ("failures_are_limited_and_take_their_time", failures),
     ("queries_are_limited", queries),
@@ -38,6 +40,38 @@ fn log_lines() {
     let log = world.log();
     assert!(log.len() < 1024 * 1024, "{} bytes of log", log.len());
     assert!(log.lines().all(|line| line.len() < 8 * 1024));
+}
+
+fn pauses() {
+    let (world, mut puppet) = World::start(&Setting::default());
+    let pause = NetToMonitor::AcceptPaused { errno: 24 };
+    puppet.say(0, &pause);
+    while !matches!(puppet.hear(0).unwrap().0, ToNet::ResumeAccepting) {}
+    let begin = Instant::now();
+    for _ in 0..10_000 {
+        puppet.say(0, &pause);
+    }
+    Connection::begin(&world, &mut puppet, 1);
+    // Every half second one is over; the first was before.
+    let most = usize::try_from(begin.elapsed().as_millis() / 500).unwrap() + 2;
+    let lines = world.log().matches("no connections are accepted").count();
+    assert!((2..=most).contains(&lines), "{lines} lines, {most} pauses");
+}
+
+fn users_pause() {
+    let (key, name) = (new_key(), user());
+    let setting = Setting {
+        keys: vec![(name.clone(), key_line("", &key))],
+        play_users: true,
+        ..Setting::default()
+    };
+    let (world, mut puppet) = World::start(&setting);
+    login(&world, &mut puppet, 1, &name, &key);
+    let mut users = world.next_users();
+    users.hello();
+    users.say(0, &NetToMonitor::AcceptPaused { errno: 24 });
+    assert!(users.is_let_go());
+    world.wait_log("it has nothing to accept from");
 }
 
 fn exchanges() {
