@@ -109,7 +109,7 @@ impl Host {
 
     /// The ids of processes that talk to strangers: none of them may ever use the debug service.
     pub(super) fn is_confined_id(uid: u32) -> bool {
-        (NET_ID..=PASSWORD_ID).contains(&uid)
+        (NET_ID..=NAME_ID).contains(&uid)
     }
 
     /// Whom a process that looks at a password becomes; there is none without root.
@@ -193,4 +193,24 @@ fn protect_from_oom(as_root: bool) -> Option<i32> {
         log::debug!("oom_score_adj could not be lowered");
     }
     Some(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_confined_id_is_known_as_one() {
+        for id in [
+            NET_ID,
+            USERS_NET_ID,
+            DEBUG_ID,
+            DECOY_ID,
+            PASSWORD_ID,
+            NAME_ID,
+        ] {
+            assert!(Host::is_confined_id(id), "{id}");
+        }
+        assert!(!Host::is_confined_id(0) && !Host::is_confined_id(1000));
+    }
 }

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::ids::ConnectionKey;
 use super::one_shot::{Kind, OneShots};
 use super::poller::Source;
+use crate::client_name::form;
 use crate::limits::CLIENT_NAMES_MAX;
 
 /// What is known of a client's name.
@@ -30,6 +31,13 @@ pub(super) fn look_ups() -> OneShots {
         source: Source::Name,
         most: CLIENT_NAMES_MAX,
     })
+}
+
+/// The name in an answer. The process decodes what strangers' name servers say: it is asked to answer
+/// in the form of a name, not trusted to.
+fn believable(content: &[u8]) -> Option<String> {
+    let name = Option::<Bytes>::from_wire(content).ok()??;
+    form::usable(std::str::from_utf8(&name).ok()?)
 }
 
 impl Connection {
@@ -73,11 +81,7 @@ impl Monitor {
         let Some((key, answer)) = self.names.take(&self.poller, number) else {
             return;
         };
-        let name = answer
-            .ok()
-            .and_then(|content| Option::<Bytes>::from_wire(&content).ok().flatten())
-            .and_then(|name| String::from_utf8(name.0).ok());
-        self.name_found(key, name);
+        self.name_found(key, answer.ok().and_then(|content| believable(&content)));
         while let Some((key, request)) = self.names.next() {
             self.start_look_up(key, &request);
         }
@@ -119,5 +123,30 @@ impl Monitor {
             }
             ClientName::Unknown | ClientName::Known(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_counts_as_a_name() {
+        let answered = |name: &[u8]| believable(&Some(Bytes::from(name)).to_wire());
+        assert_eq!(answered(b"host.example").as_deref(), Some("host.example"));
+        for lie in [
+            &b""[..],
+            b"10.0.0.1",
+            b"::1",
+            b"a\nb",
+            b"*",
+            b"a,b",
+            b"\xff",
+            &[b'a'; 1000],
+        ] {
+            assert_eq!(answered(lie), None);
+        }
+        assert_eq!(believable(&None::<Bytes>.to_wire()), None);
+        assert_eq!(believable(b"\x07"), None);
     }
 }
