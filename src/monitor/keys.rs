@@ -178,10 +178,10 @@ impl KeySearch {
             KeyRecord::CHUNK => file,
             KeyRecord::COMPLETE | KeyRecord::TRUNCATED => {
                 if record.status == KeyRecord::TRUNCATED {
+                    // What stands behind the last line feed may be half a line.
                     self.judge
                         .report(record.file, "only its beginning was read");
-                }
-                if let Some(open) = file {
+                } else if let Some(open) = file {
                     open.lines
                         .finish(|number, line| self.judge.line(open.index, number, line));
                 }
@@ -297,6 +297,22 @@ mod tests {
     fn a_last_line_without_its_end_counts() {
         let (_, found, _) = search(&[file(0, KEY), end()].concat(), 4096);
         assert!(found.is_some());
+    }
+
+    #[test]
+    fn the_last_line_of_a_file_that_was_cut_off_does_not_count() {
+        let cut = |text: &str| {
+            let bytes = [
+                record(0, KeyRecord::CHUNK, text.as_bytes()),
+                record(0, KeyRecord::TRUNCATED, b""),
+                end(),
+            ];
+            search(&bytes.concat(), 4096)
+        };
+        let (progress, found, reports) = cut(&format!("# comment\n{KEY}"));
+        assert_eq!((progress, found), (Progress::Done, None));
+        assert_eq!(reports.len(), 1);
+        assert!(cut(&format!("{KEY}\n# comm")).1.is_some());
     }
 
     #[test]
