@@ -43,7 +43,9 @@ impl Monitor {
             Phase::Authenticating(_) => {
                 Err((PROTOCOL_ERROR, "Change of username or service not allowed"))
             }
-            _ => self.begin_attempt(key, user),
+            Phase::Greeting => self.begin_attempt(key, user),
+            // It ends already, or is somebody's.
+            Phase::HandingOver(_) | Phase::Live(_) | Phase::Ending { .. } => Ok(()),
         }
     }
 

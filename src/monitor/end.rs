@@ -98,6 +98,7 @@ impl Monitor {
             }
             _ => None,
         };
+        connection.client_name.drop_request();
         drop(connection.enter(Phase::Ending { timer, user }));
     }
 

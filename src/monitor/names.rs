@@ -24,6 +24,24 @@ pub(super) enum ClientName {
     Known(String),
 }
 
+impl ClientName {
+    /// The look-up is over; gives the request that waited for it.
+    fn settle(&mut self, name: Option<String>) -> Option<Zeroizing<Vec<u8>>> {
+        let found = name.map_or(Self::Unknown, Self::Known);
+        match std::mem::replace(self, found) {
+            Self::Sought { request } => request,
+            Self::Unknown | Self::Known(_) => None,
+        }
+    }
+
+    /// The connection ends: the request that waits is not gone into any more.
+    pub(super) fn drop_request(&mut self) {
+        if let Self::Sought { request } = self {
+            *request = None;
+        }
+    }
+}
+
 /// The processes that look names up.
 pub(super) fn look_ups() -> OneShots {
     OneShots::new(Kind {
@@ -97,12 +115,7 @@ impl Monitor {
             Some(name) => log::debug!("{place} is called {name}"),
             None => log::debug!("{place} has no name that leads back to it"),
         }
-        let found = name.map_or(ClientName::Unknown, ClientName::Known);
-        let before = std::mem::replace(&mut connection.client_name, found);
-        if let ClientName::Sought {
-            request: Some(request),
-        } = before
-        {
+        if let Some(request) = connection.client_name.settle(name) {
             self.authenticate(key, &request);
         }
     }
@@ -129,6 +142,19 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_waits_for_the_name_unless_the_connection_ends() {
+        let sought = || ClientName::Sought {
+            request: Some(Zeroizing::new(b"request".to_vec())),
+        };
+        let mut name = sought();
+        assert_eq!(name.settle(None).as_deref(), Some(&b"request".to_vec()));
+        assert!(name.settle(None).is_none());
+        let mut name = sought();
+        name.drop_request();
+        assert!(name.settle(Some("host.example".to_owned())).is_none());
+    }
 
     #[test]
     fn only_a_name_counts_as_a_name() {
