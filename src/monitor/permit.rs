@@ -202,7 +202,7 @@ mod tests {
         for stage in ALL {
             for tag in 0..=u8::MAX {
                 let verdict = first(tag, stage);
-                let known = (1..=12).contains(&tag);
+                let known = (1..=13).contains(&tag);
                 if stage == Stage::Ending && known && tag != 2 && tag != 7 {
                     assert_eq!(verdict, Verdict::Dropped, "{stage:?} {tag}");
                 } else if verdict != Verdict::Permitted {
