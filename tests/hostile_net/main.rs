@@ -14,6 +14,7 @@ mod forwards;
 mod helper_frames;
 mod lines;
 mod methods;
+mod one_shots;
 mod permit;
 mod puppet;
 mod restricted;
@@ -38,10 +39,10 @@ fn main() -> ExitCode {
         return agent::resolve::main();
     }
     if title == b"agent: password" {
-        return agent::password::main();
+        return puppet::one_shot(puppet::PASSWORDS, agent::password::main);
     }
     if title == b"agent: name" {
-        return agent::client_name::main();
+        return puppet::one_shot(puppet::NAMES, agent::client_name::main);
     }
     if std::env::var_os(world::SERVER).is_some() {
         return agent::cli::main();
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         sockets::TESTS,
         lines::TESTS,
         methods::TESTS,
+        one_shots::TESTS,
         floods::TESTS,
         restricted::TESTS,
         forwards::TESTS,

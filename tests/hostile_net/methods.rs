@@ -26,7 +26,7 @@ pub const TESTS: &[Test] = &[
     ("password_checks_are_few_at_once", few_at_once),
 ];
 
-fn password_request(user: &str, password: &[u8], new: Option<&[u8]>) -> Bytes {
+pub fn password_request(user: &str, password: &[u8], new: Option<&[u8]>) -> Bytes {
     let mut request = Vec::new();
     request.put_string(user.as_bytes());
     request.put_string(CONNECTION_SERVICE);

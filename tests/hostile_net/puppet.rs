@@ -11,6 +11,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 pub const STRANGERS: &str = "HOSTILE_STRANGERS";
 pub const USERS: &str = "HOSTILE_USERS";
 pub const HELPER: &str = "HOSTILE_HELPER";
+pub const PASSWORDS: &str = "HOSTILE_PASSWORDS";
+pub const NAMES: &str = "HOSTILE_NAMES";
 
 /// As `agent: net`.
 pub fn net() -> ExitCode {
@@ -30,6 +32,14 @@ pub fn helper() -> ExitCode {
     match parents_variable(HELPER) {
         Some(path) if serving => play(&path, 1),
         _ => agent::memexec::run_as_helper(std::env::args_os()).unwrap(),
+    }
+}
+
+/// As a process that is asked one thing.
+pub fn one_shot(variable: &str, real: fn() -> ExitCode) -> ExitCode {
+    match parents_variable(variable) {
+        Some(path) => play(&path, 1),
+        None => real(),
     }
 }
 

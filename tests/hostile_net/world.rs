@@ -33,10 +33,12 @@ pub struct World {
     strangers: Option<OwnedFd>,
     users: Option<OwnedFd>,
     helper: Option<OwnedFd>,
+    passwords: Option<OwnedFd>,
+    names: Option<OwnedFd>,
     pub host_key: PrivateKey,
 }
 
-/// A `net` or helper whose every word is the test's.
+/// A process whose every word is the test's.
 pub struct Puppet {
     pub link: Link,
     assembly: Assembly,
@@ -53,6 +55,8 @@ pub struct Setting {
     pub keys: Vec<(String, String)>,
     pub play_users: bool,
     pub play_helper: bool,
+    pub play_passwords: bool,
+    pub play_names: bool,
 }
 
 impl World {
@@ -86,6 +90,8 @@ impl World {
         let strangers = Some(listen("strangers"));
         let users = setting.play_users.then(|| listen("users"));
         let helper = setting.play_helper.then(|| listen("helper"));
+        let passwords = setting.play_passwords.then(|| listen("passwords"));
+        let names = setting.play_names.then(|| listen("names"));
         let log = File::create(directory.join("log")).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -102,6 +108,12 @@ impl World {
         if helper.is_some() {
             command.env(puppet::HELPER, directory.join("helper"));
         }
+        if passwords.is_some() {
+            command.env(puppet::PASSWORDS, directory.join("passwords"));
+        }
+        if names.is_some() {
+            command.env(puppet::NAMES, directory.join("names"));
+        }
         let server = command.spawn().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let world = Self {
@@ -111,6 +123,8 @@ impl World {
             strangers,
             users,
             helper,
+            passwords,
+            names,
             host_key,
         };
         let puppet = world.next_strangers();
@@ -131,6 +145,16 @@ impl World {
     /// The helper that the monitor starts next.
     pub fn next_helper(&self) -> Puppet {
         Puppet::take(self.helper.as_ref().unwrap())
+    }
+
+    /// The process that looks at a password that the monitor starts next.
+    pub fn next_password(&self) -> Puppet {
+        Puppet::take(self.passwords.as_ref().unwrap())
+    }
+
+    /// The process that looks a name up that the monitor starts next.
+    pub fn next_name(&self) -> Puppet {
+        Puppet::take(self.names.as_ref().unwrap())
     }
 
     pub fn log(&self) -> String {
