@@ -330,7 +330,10 @@ impl Helper {
 
     fn start_reader(&mut self, errand: &Errand<'_>, pipe: OwnedFd) -> Result<(), End> {
         // The monitor asks for one thing at a time: it waits no longer for the one before.
-        self.end_reader();
+        if self.end_reader() {
+            self.links
+                .to_monitor(&HelperToMonitor::KeysRead { ok: false })?;
+        }
         match sys::fork() {
             Ok(Forked::Child) => match errand {
                 Errand::Read(request) => keys::read_as_user(request, pipe),
@@ -346,12 +349,14 @@ impl Helper {
         }
     }
 
-    /// Ends the reader, with the command that it may be running.
-    fn end_reader(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            kill_reader(reader);
-            while let Err(Errno::INTR) = waitpid(Some(reader), WaitOptions::empty()) {}
-        }
+    /// Ends the reader, with the command that it may be running; says whether there was one.
+    fn end_reader(&mut self) -> bool {
+        let Some(reader) = self.reader.take() else {
+            return false;
+        };
+        kill_reader(reader);
+        while let Err(Errno::INTR) = waitpid(Some(reader), WaitOptions::empty()) {}
+        true
     }
 
     fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {

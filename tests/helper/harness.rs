@@ -464,7 +464,6 @@ pub fn read_keys(
     strict_modes: bool,
     limit_bytes: u32,
 ) -> Option<Vec<KeyFile>> {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
     let files: Vec<Bytes> = files
         .iter()
         .map(|path| Bytes::from(path.to_str().expect("text")))
@@ -476,7 +475,28 @@ pub fn read_keys(
         strict_modes,
         limit_bytes,
     };
-    helper.monitor.send(&request, &[&writer.into()]);
+    ask_reader(helper, &request)
+}
+
+/// Runs a command as `identity`; its output is the one file.
+pub fn run_command(
+    helper: &mut Helper,
+    identity: &Identity,
+    arguments: &[&str],
+    limit_bytes: u32,
+) -> Option<Vec<KeyFile>> {
+    let request = MonitorToHelper::RunCommand {
+        identity: identity.clone(),
+        change_identity: true,
+        arguments: arguments.iter().map(|&word| Bytes::from(word)).collect(),
+        limit_bytes,
+    };
+    ask_reader(helper, &request)
+}
+
+fn ask_reader(helper: &mut Helper, request: &MonitorToHelper) -> Option<Vec<KeyFile>> {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    helper.monitor.send(request, &[&writer.into()]);
     let mut bytes = Vec::new();
     let file = File::from(OwnedFd::from(reader));
     (&file).read_to_end(&mut bytes).expect("records");

@@ -204,16 +204,97 @@ fn a_reader_that_nobody_listens_to_ends_with_the_helper() {
         status_of(pid, "Uid") == format!("{UID} {UID} {UID} {UID}")
     });
     assert_eq!(status_of(pid, "CapPrm"), "0000000000000000");
-    // A second request meanwhile is answered, not queued.
+    // A second request means that nobody waits for the first any more.
     let (_second_reader, second) = std::io::pipe().unwrap();
     helper.monitor.send(&request, &[&second.into()]);
     let (answer, _) = helper.monitor.receive::<HelperToMonitor>();
     assert_eq!(answer, HelperToMonitor::KeysRead { ok: false });
+    eventually("the reader's end", || {
+        rustix::process::test_kill_process(pid).is_err()
+    });
     let (gone, _) = pair();
     helper.monitor = End::new(gone);
     helper.wait();
     eventually("the reader's end", || {
         rustix::process::test_kill_process(pid).is_err()
     });
+    drop(reader);
+}
+
+#[test]
+fn a_command_runs_as_its_user_with_nothing_of_ours() {
+    let (mut helper, home) = setting();
+    let script =
+        "id -u; id -ru; echo $0 $1; ls /proc/$$/fd | tr '\\n' ' '; echo; env | grep -v ^PWD | sort";
+    let arguments = ["/bin/sh", "-c", script, "name", "an argument"];
+    let ran = run_command(&mut helper, &identity(&home), &arguments, LIMIT).unwrap();
+    let [KeyFile::Content(output)] = ran.as_slice() else {
+        panic!("{ran:?}")
+    };
+    let lines: Vec<&str> = output.lines().collect();
+    let uid = UID.to_string();
+    assert_eq!(lines[..3], [uid.as_str(), &uid, "name an argument"]);
+    assert_eq!(lines[3].trim(), "0 1 2");
+    let names: Vec<&str> = lines[4..]
+        .iter()
+        .map(|line| line.split('=').next().unwrap())
+        .filter(|name| !["_", "SHLVL", "OLDPWD"].contains(name))
+        .collect();
+    assert_eq!(names, ["HOME", "LOGNAME", "PATH", "USER"]);
+    assert_eq!(helper.status("Uid"), "0 0 0 0");
+}
+
+#[test]
+fn a_command_that_does_not_succeed_gives_a_reason_instead_of_a_file() {
+    let (mut helper, home) = setting();
+    let user = identity(&home);
+    let mut refused = |arguments: &[&str], limit: u32, why: &str| {
+        let ran = run_command(&mut helper, &user, arguments, limit).unwrap();
+        match ran.as_slice() {
+            [KeyFile::Refused(sentence)] => assert!(sentence.contains(why), "{sentence}"),
+            other => panic!("{arguments:?}: {other:?}"),
+        }
+    };
+    let shell = |script| ["/bin/sh", "-c", script];
+    refused(&shell("echo key; exit 3"), LIMIT, "failed, status 3");
+    refused(&shell("echo key; kill -9 $$"), LIMIT, "ended by a signal");
+    refused(&shell("yes"), 10_000, "too much");
+    refused(&["/nonexistent/command"], LIMIT, "does not exist");
+    refused(&["relative"], LIMIT, "does not exist");
+    refused(&["/tmp"], LIMIT, "not a regular file");
+    refused(&["/etc/passwd"], LIMIT, "failed, status 127");
+    refused(&["/bin/sh", "-c", "echo a\0b"], LIMIT, "failed, status 127");
+    refused(&[], LIMIT, "does not exist");
+    // The user's own file could be the user's own keys.
+    let theirs = home.write("command", "#!/bin/sh\necho key\n");
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+    refused(&[theirs.to_str().unwrap()], LIMIT, "is not safe");
+}
+
+#[test]
+fn a_command_ends_with_all_that_it_started() {
+    let (mut helper, home) = setting();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let script = "sleep 765432 & echo started; sleep 765432";
+    let words = ["/bin/sh", "-c", script];
+    let request = agent_helper::frame::MonitorToHelper::RunCommand {
+        identity: identity(&home),
+        change_identity: true,
+        arguments: words.map(Into::into).to_vec(),
+        limit_bytes: LIMIT,
+    };
+    helper.monitor.send(&request, &[&writer.into()]);
+    let sleeps = || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let commands = processes.filter_map(|it| fs::read(it.path().join("cmdline")).ok());
+        commands
+            .filter(|command| command == b"sleep\x00765432\x00")
+            .count()
+    };
+    eventually("both", || sleeps() == 2);
+    let (gone, _) = pair();
+    helper.monitor = End::new(gone);
+    helper.wait();
+    eventually("their end", || sleeps() == 0);
     drop(reader);
 }
