@@ -14,6 +14,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{KEPT_BUFFER_BYTES, KEPT_BUFFERS, OWN_MAPPING_BYTES};
+use crate::profile::heap;
 
 /// The smallest page of any machine; where pages are larger, the system rounds up alike each time.
 const PAGE_BYTES: usize = 4096;
@@ -126,17 +127,20 @@ fn unmap(block: *mut u8, len: usize) {
 // call.
 unsafe impl GlobalAlloc for OneHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match own_mapping(layout.size(), layout.align()) {
+        let block = match own_mapping(layout.size(), layout.align()) {
             Some(len) => {
                 let again = kept().take(len);
                 again.unwrap_or_else(|| map(len))
             }
             // SAFETY: the caller's layout has a size above zero and a valid alignment.
             None => unsafe { System.alloc(layout) },
-        }
+        };
+        heap::allocated(block, layout.size());
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        heap::released(block);
         match own_mapping(layout.size(), layout.align()) {
             Some(len) => {
                 if len > KEPT_BUFFER_BYTES || !kept().put(block, len) {
@@ -149,7 +153,7 @@ unsafe impl GlobalAlloc for OneHeap {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match own_mapping(layout.size(), layout.align()) {
+        let block = match own_mapping(layout.size(), layout.align()) {
             Some(len) => match kept().take(len) {
                 Some(again) => {
                     // SAFETY: the mapping is `len` bytes long, no less than the block.
@@ -160,22 +164,31 @@ unsafe impl GlobalAlloc for OneHeap {
             },
             // SAFETY: as in `alloc`.
             None => unsafe { System.alloc_zeroed(layout) },
-        }
+        };
+        heap::allocated(block, layout.size());
+        block
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let (old, align) = (layout.size(), layout.align());
         match (own_mapping(old, align), own_mapping(new_size, align)) {
-            // SAFETY: as in `dealloc`; the new size is above zero.
-            (None, None) => unsafe { System.realloc(block, layout, new_size) },
+            (None, None) => {
+                heap::released(block);
+                // SAFETY: as in `dealloc`; the new size is above zero.
+                let moved = unsafe { System.realloc(block, layout, new_size) };
+                heap::allocated(moved, new_size);
+                moved
+            }
             (Some(old_len), Some(new_len)) if old_len == new_len => block,
             (Some(old_len), Some(new_len)) => {
+                heap::released(block);
                 // SAFETY: the block is a mapping of that length; the caller uses the new place only.
                 let moved =
                     unsafe { libc::mremap(block.cast(), old_len, new_len, libc::MREMAP_MAYMOVE) };
                 if moved == libc::MAP_FAILED {
                     ptr::null_mut()
                 } else {
+                    heap::allocated(moved.cast(), new_size);
                     moved.cast()
                 }
             }

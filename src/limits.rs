@@ -366,3 +366,9 @@ pub const THREAD_STACKS_TIME_MS: u64 = 500;
 pub const PROFILE_MAX_BYTES: usize = 1024 * 1024;
 /// What a profile of CPU time takes where nobody says how long.
 pub const PROFILE_DEFAULT_S: u32 = 10;
+/// Bytes that a thread allocates between two samples of the heap: a sample costs a microsecond.
+pub const HEAP_SAMPLE_BYTES: usize = 512 * 1024;
+/// Addresses of one of them.
+pub const HEAP_SAMPLE_DEPTH: usize = 30;
+/// Blocks that are sampled at once: 128 MiB in use.
+pub const HEAP_SAMPLES_MAX: usize = 256;

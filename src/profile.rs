@@ -5,6 +5,7 @@
 //! the symbol file, by build id.
 
 mod gzip;
+pub mod heap;
 mod image;
 mod pprof;
 mod sampler;
@@ -20,6 +21,9 @@ pub use sampler::{Registered, register};
 
 use crate::limits::{PROFILE_HZ, THREAD_STACKS_TIME_MS};
 
+/// CPU time between two samples of a thread.
+const PERIOD_NS: u64 = 1_000_000_000 / PROFILE_HZ as u64;
+
 /// What is profiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -27,6 +31,8 @@ pub enum Kind {
     Cpu,
     /// The stack of every thread, once.
     Threads,
+    /// What is in use of the heap.
+    Heap,
 }
 
 impl Kind {
@@ -35,6 +41,7 @@ impl Kind {
         match number {
             1 => Some(Self::Cpu),
             2 => Some(Self::Threads),
+            3 => Some(Self::Heap),
             _ => None,
         }
     }
@@ -43,6 +50,7 @@ impl Kind {
         match self {
             Self::Cpu => 1,
             Self::Threads => 2,
+            Self::Heap => 3,
         }
     }
 
@@ -50,6 +58,7 @@ impl Kind {
         match self {
             Self::Cpu => "profile",
             Self::Threads => "goroutine",
+            Self::Heap => "heap",
         }
     }
 }
@@ -66,8 +75,9 @@ pub struct Running {
 pub fn begin(kind: Kind) -> Option<Running> {
     let sampler = sampler::Sampler::start()?;
     match kind {
-        Kind::Cpu => sampler.every(Duration::from_nanos(1_000_000_000 / u64::from(PROFILE_HZ))),
+        Kind::Cpu => sampler.every(Duration::from_nanos(PERIOD_NS)),
         Kind::Threads => sampler.everybody(Duration::from_millis(THREAD_STACKS_TIME_MS)),
+        Kind::Heap => {}
     }
     Some(Running {
         kind,
@@ -79,15 +89,32 @@ pub fn begin(kind: Kind) -> Option<Running> {
 impl Running {
     /// Ends it; gives the profile as pprof reads it.
     pub fn end(self) -> Vec<u8> {
-        let mut stacks: BTreeMap<Vec<usize>, u64> = BTreeMap::new();
+        let mut counts: BTreeMap<Vec<usize>, u64> = BTreeMap::new();
         for stack in self.sampler.stop() {
-            *stacks.entry(stack).or_default() += 1;
+            *counts.entry(stack).or_default() += 1;
         }
+        let samples: Vec<(Vec<usize>, Vec<u64>)> = match self.kind {
+            Kind::Cpu => {
+                let cost = |count| vec![count, count * PERIOD_NS];
+                let stacks = counts.into_iter();
+                stacks.map(|(stack, count)| (stack, cost(count))).collect()
+            }
+            Kind::Threads => {
+                let stacks = counts.into_iter();
+                stacks.map(|(stack, count)| (stack, vec![count])).collect()
+            }
+            Kind::Heap => {
+                let stacks = heap::in_use().into_iter();
+                stacks
+                    .map(|(stack, (blocks, bytes))| (stack, vec![blocks, bytes]))
+                    .collect()
+            }
+        };
         let image = image::own();
         let lasted = self.begun.elapsed().unwrap_or_default();
         let profile = pprof::Profile {
             kind: self.kind,
-            stacks: &stacks,
+            samples: &samples,
             image: &image,
             begun: self.begun,
             lasted,

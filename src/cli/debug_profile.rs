@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::debug_client::{Failure, REFUSED, Service, USAGE};
 use crate::profile::gzip;
 
-const DEFAULT_NAMES: &str = "profile,goroutine";
-const KNOWN: &[&str] = &["profile", "goroutine", "threads"];
+const DEFAULT_NAMES: &str = "heap,profile,goroutine";
+const KNOWN: &[&str] = &["heap", "profile", "goroutine", "threads"];
 const BLOCK_BYTES: usize = 512;
 
 /// What to fetch.

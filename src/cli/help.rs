@@ -114,8 +114,8 @@ Commands:
                         refuse this address for so long; 0: let it in
   profile [-s SECONDS] [-p PROCESS] [NAMES]
                         profiles for pprof, as a gzip tar on standard output:
-                        profile (CPU time), goroutine (where threads are); of
-                        monitor, net, or a net by its pid
+                        heap, profile (CPU time), goroutine (where threads are);
+                        of monitor, net, or a net by its pid
   metrics               counters, in Prometheus' format
 
 With --json, readyz, sessions, why and penalties print JSON.

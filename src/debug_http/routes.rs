@@ -27,6 +27,7 @@ GET  /log-level             the level at which is logged
 PUT  /log-level             TRACE, DEBUG, INFO, WARN or ERROR: log at that level
 GET  /debug/pprof/profile?seconds=N&process=WHICH
                             where CPU time goes; of monitor, net or a pid
+GET  /debug/pprof/heap      what is in use of the heap
 GET  /debug/pprof/goroutine where the threads are (also as threads)
 GET  /metrics               counters, for Prometheus
 GET  /sessions              live connections
@@ -205,6 +206,7 @@ impl Asked<'_> {
             },
             "/log-level" => self.level(&DebugToMonitor::GetLogLevel),
             "/debug/pprof/profile" => self.profile(Kind::Cpu),
+            "/debug/pprof/heap" => self.profile(Kind::Heap),
             "/debug/pprof/goroutine" | "/debug/pprof/threads" => self.profile(Kind::Threads),
             "/readyz" => match self.ask(&DebugToMonitor::GetReadiness) {
                 Some(MonitorToDebug::Readiness { readiness }) => {

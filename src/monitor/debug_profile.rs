@@ -65,7 +65,7 @@ impl Monitor {
             return Err(invalid(&what));
         }
         let seconds = match (kind, seconds) {
-            (Kind::Threads, _) => 0,
+            (Kind::Threads | Kind::Heap, _) => 0,
             (Kind::Cpu, 0) => PROFILE_DEFAULT_S.min(most),
             (Kind::Cpu, seconds) => seconds,
         };

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Kind;
 use super::image::Image;
-use crate::limits::PROFILE_HZ;
+use super::{Kind, PERIOD_NS};
+use crate::limits::HEAP_SAMPLE_BYTES;
 
 pub(super) struct Profile<'a> {
     pub kind: Kind,
-    /// Innermost address first, and how often.
-    pub stacks: &'a BTreeMap<Vec<usize>, u64>,
+    /// Stacks, innermost address first, with their values.
+    pub samples: &'a [(Vec<usize>, Vec<u64>)],
     pub image: &'a Image,
     pub begun: SystemTime,
     pub lasted: Duration,
@@ -24,31 +24,28 @@ impl Profile<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut strings = Strings(vec![String::new()]);
         let mut out = Message::default();
-        let period_ns = 1_000_000_000 / u64::from(PROFILE_HZ);
         // Fields 1, 11 and 12: what a sample's values are.
         let types: &[(&str, &str)] = match self.kind {
             Kind::Cpu => &[("samples", "count"), ("cpu", "nanoseconds")],
             Kind::Threads => &[("goroutine", "count")],
+            Kind::Heap => &[("inuse_objects", "count"), ("inuse_space", "bytes")],
         };
         for kind in types {
             out.message(1, &strings.value_type(*kind));
         }
         let mut locations: BTreeMap<usize, u64> = BTreeMap::new();
-        for (stack, count) in self.stacks {
+        for (stack, values) in self.samples {
             let mut ids = Vec::with_capacity(stack.len());
             for (depth, address) in stack.iter().enumerate() {
                 // A return address lies behind the call that it belongs to.
-                let address = if depth == 0 { *address } else { address - 1 };
+                let interrupted = depth == 0 && self.kind != Kind::Heap;
+                let address = if interrupted { *address } else { address - 1 };
                 let next = locations.len() as u64 + 1; // widens
                 ids.push(*locations.entry(address).or_insert(next));
             }
-            let values = match self.kind {
-                Kind::Cpu => vec![*count, count * period_ns],
-                Kind::Threads => vec![*count],
-            };
             let mut sample = Message::default();
             sample.packed(1, &ids);
-            sample.packed(2, &values);
+            sample.packed(2, values);
             out.message(2, &sample);
         }
         out.message(3, &self.mapping(&mut strings));
@@ -62,9 +59,14 @@ impl Profile<'_> {
             location.number(3, *address as u64); // widens
             out.message(4, &location);
         }
-        if self.kind == Kind::Cpu {
-            out.message(11, &strings.value_type(("cpu", "nanoseconds")));
-            out.number(12, period_ns);
+        let period = match self.kind {
+            Kind::Cpu => Some((("cpu", "nanoseconds"), PERIOD_NS)),
+            Kind::Heap => Some((("space", "bytes"), HEAP_SAMPLE_BYTES as u64)), // widens
+            Kind::Threads => None,
+        };
+        if let Some((kind, period)) = period {
+            out.message(11, &strings.value_type(kind));
+            out.number(12, period);
         }
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let begun = self.begun.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -288,13 +288,14 @@ struct Place {
 fn walk(place: Place, top: usize, addresses: &mut [usize]) -> usize {
     const WORD: usize = size_of::<usize>();
     let Place { pc, sp, mut fp } = place;
+    let depth = addresses.len();
     let mut count = 0;
     let mut note = |address: usize| {
         if let Some(slot) = addresses.get_mut(count) {
             *slot = address;
             count += 1;
         }
-        count < PROFILE_DEPTH
+        count < depth
     };
     let mut lowest = sp;
     let mut goes_on = note(pc);
@@ -313,6 +314,39 @@ fn walk(place: Place, top: usize, addresses: &mut [usize]) -> usize {
         fp = next;
     }
     count
+}
+
+/// The calling function's callers, innermost first; gives how many. None in a thread that is not
+/// registered.
+#[inline(never)]
+pub(super) fn here(addresses: &mut [usize]) -> usize {
+    let Ok(top) = STACK_TOP.try_with(Cell::get) else {
+        return 0;
+    };
+    let fp: usize;
+    // SAFETY: copies a register.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::asm!("mov {}, rbp", out(reg) fp, options(nomem, nostack));
+        #[cfg(target_arch = "aarch64")]
+        std::arch::asm!("mov {}, x29", out(reg) fp, options(nomem, nostack));
+        #[cfg(target_arch = "arm")]
+        std::arch::asm!("mov {}, r11", out(reg) fp, options(nomem, nostack));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
+    {
+        fp = 0;
+    }
+    let place = Place {
+        pc: 0,
+        // The frame pointer lies above this function's locals.
+        sp: (&raw const fp).addr(),
+        fp,
+    };
+    let count = walk(place, top, addresses);
+    // The first is this function itself.
+    addresses.copy_within(1.min(count)..count, 0);
+    count.saturating_sub(1)
 }
 
 #[cfg(target_arch = "x86_64")]

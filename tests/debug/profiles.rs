@@ -218,12 +218,12 @@ fn one_profile_of_a_kind_at_a_time_and_none_without_end() {
 #[test]
 fn the_command_writes_an_archive() {
     let server = Server::start(&[]);
-    let output = server.command(&["profile", "-s", "1", "profile,goroutine"]);
+    let output = server.command(&["profile", "-s", "1"]);
     assert!(output.status.success(), "{output:?}");
     let names = pipe_through("tar", &["tzf", "-"], &output.stdout);
     assert_eq!(
         String::from_utf8(names).unwrap(),
-        "profile.pprof\ngoroutine.pprof\n"
+        "heap.pprof\nprofile.pprof\ngoroutine.pprof\n"
     );
     let goroutine = pipe_through("tar", &["xzOf", "-", "goroutine.pprof"], &output.stdout);
     assert!(!read(&goroutine).stacks.is_empty());
