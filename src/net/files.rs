@@ -496,6 +496,13 @@ impl Replies {
     }
 
     fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.end + len > self.buffer.len() && self.start >= self.len() {
+            // A queue that is never empty must not wander off; moving at most half of what is in
+            // use keeps the cost of a byte constant.
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
         let needed = self.end + len;
         if self.buffer.len() < needed {
             self.buffer.resize(needed, 0);

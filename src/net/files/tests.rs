@@ -455,3 +455,29 @@ fn boundaries_are_found_in_any_pieces() {
         assert_eq!(ended, 3, "by {piece}");
     }
 }
+
+#[test]
+fn a_queue_of_answers_that_never_empties_does_not_grow() {
+    let mut replies = Replies::default();
+    while replies.len() < FILE_REPLIES_BYTES {
+        replies.status_ok([0; 4]);
+    }
+    let mut expected = 0_u32;
+    let mut seen = Vec::new();
+    for id in 0..100_000_u32 {
+        let mut slot = [0; 28];
+        assert_eq!(replies.move_into(&mut slot), slot.len());
+        seen.push(slot);
+        replies.status_ok(id.to_be_bytes());
+    }
+    assert!(
+        replies.buffer.len() <= 3 * FILE_REPLIES_BYTES,
+        "{} bytes",
+        replies.buffer.len()
+    );
+    for packet in seen.iter().filter(|packet| u32_at(&packet[..], 5) > 0) {
+        expected += 1;
+        assert_eq!(u32_at(&packet[..], 5), expected);
+    }
+    assert!(expected > 90_000);
+}
