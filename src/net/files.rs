@@ -229,7 +229,7 @@ impl Files {
     fn start_forward(&mut self) {
         let length = u32_at(&self.head, 0) as usize;
         match self.head.get(4) {
-            Some(&CLOSE) if self.head.len() == CLOSE_BYTES => {
+            Some(&CLOSE) if self.head.len() == CLOSE_BYTES && u32_at(&self.head, 9) == 4 => {
                 self.forget(u32_at(&self.head, 13));
             }
             // Only ours says what was read and written here.
@@ -405,7 +405,8 @@ fn head_bytes(head: &[u8]) -> usize {
     }
     let length = u32_at(head, 0) as usize;
     match head.get(4) {
-        Some(&CLOSE) if length == CLOSE_BYTES - 4 => CLOSE_BYTES,
+        // The helper does not mind what stands behind the handle.
+        Some(&CLOSE) if length >= CLOSE_BYTES - 4 => CLOSE_BYTES,
         Some(&(READ | WRITE)) if length >= HEAD_BYTES - 4 => HEAD_BYTES,
         _ => START_BYTES,
     }

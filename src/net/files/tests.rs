@@ -481,3 +481,35 @@ fn a_queue_of_answers_that_never_empties_does_not_grow() {
     }
     assert!(expected > 90_000);
 }
+
+#[test]
+fn a_close_with_more_behind_it_closes_here_too() {
+    let place = Place::new("padded");
+    let path = place.0.join("file");
+    let mut dialogue = Dialogue::new(&place.0);
+    let handle = dialogue.open(&path, READ_WRITE_CREATE);
+    dialogue.write(handle, 0, b"text");
+    assert_eq!(decoded(&dialogue.answer()).1, Wanted::Status(0));
+    dialogue.request(CLOSE, &[&handle_field(handle), b"x"]);
+    assert_eq!(decoded(&dialogue.answer()).1, Wanted::Status(0));
+    assert!(dialogue.files.open.is_empty());
+    dialogue.read(handle, 0, 4);
+    assert!(matches!(decoded(&dialogue.answer()).1, Wanted::Status(2..)));
+    dialogue.finish();
+}
+
+#[test]
+fn totals_stand_in_front_of_a_close_with_more_behind_it() {
+    let place = Place::new("padded-totals");
+    let (reader, pipe) = rustix::pipe::pipe().unwrap();
+    let mut files = Files::default();
+    let file = fs::File::create(place.0.join("file")).unwrap();
+    files.add(7, file.into());
+    files.open[0].written_bytes = 3;
+    let close = [0, 0, 0, 14, CLOSE, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7, 99];
+    assert_eq!(files.take(&close, &pipe), Ok(close.len()));
+    let mut seen = [0; 64];
+    let len = rustix::io::read(&reader, &mut seen).unwrap();
+    assert_eq!(seen[4], SFTP_TOTALS);
+    assert_eq!(seen[25..len], close);
+}
