@@ -223,6 +223,10 @@ pub const RESOLVER_LIFETIME_S: i64 = 60;
 /// is used again, so more than a few have ended before their time.
 pub const RESOLVERS_BURST: u32 = 5;
 pub const RESOLVERS_PER_SECOND: u32 = 1;
+/// Terminals for one connection in a burst, and per second in the long run: each is written into the
+/// records of logins, at its start and at its end.
+pub const TERMINALS_BURST: u32 = 128;
+pub const TERMINALS_PER_SECOND: u32 = 10;
 /// Largest data packet on a channel that carries a socket (OpenSSH's CHAN_TCP_PACKET_DEFAULT).
 pub const FORWARD_PACKET_BYTES: u32 = 32 * 1024;
 /// Window and largest packet of a channel to the client's agent, whose messages have 256 KiB at most

@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 
@@ -30,6 +31,9 @@ const UTMP_MAX_BYTES: u64 = 1024 * 1024;
 /// then the record is written without it (each write is one system call to one slot).
 const LOCK_TRIES: u32 = 3;
 const LOCK_WAIT: Duration = Duration::from_millis(1);
+/// For so long nobody is waited for again: who may read the file could keep the lock for ever, and
+/// each session's start and end would wait for him.
+const LOCK_REST: Duration = Duration::from_secs(10);
 /// lastlog is an array over user ids: a large id makes a file of apparent terabytes.
 const LASTLOG_UID_MAX: u32 = 10_000_000;
 
@@ -321,12 +325,24 @@ fn is_slot_of(slot: &[u8], line: &[u8]) -> bool {
     kind.is_some_and(|kind| SLOT_TYPES.contains(&kind)) && slot.get(40..44) == Some(&id)
 }
 
+/// When somebody last kept a lock for longer than we wait.
+static LOCKED_OUT: Mutex<Option<Instant>> = Mutex::new(None);
+
 fn lock(file: &File) {
-    for _ in 0..LOCK_TRIES {
-        if fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+    let try_once = || fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let mut locked_out = LOCKED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let resting = locked_out.is_some_and(|since| since.elapsed() < LOCK_REST);
+    let tries = if resting { 1 } else { LOCK_TRIES };
+    for attempt in 1..=tries {
+        if try_once() {
             return;
         }
-        std::thread::sleep(LOCK_WAIT);
+        if attempt < tries {
+            std::thread::sleep(LOCK_WAIT);
+        }
+    }
+    if !resting {
+        *locked_out = Some(Instant::now());
     }
 }
 
@@ -348,6 +364,35 @@ fn text(field: &[u8]) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn who_keeps_a_lock_is_waited_for_once() {
+        let root = Root::new("lock", &["var/log/wtmp"]);
+        let path = root.0.join("var/log/wtmp");
+        // Locks of one process do not meet each other: another one keeps it.
+        let mut keeper = std::process::Command::new("python3")
+            .args([
+                "-c",
+                "import fcntl,sys; f=open(sys.argv[1]); fcntl.lockf(f, fcntl.LOCK_SH); print('held', flush=True); sys.stdin.read()",
+            ])
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = keeper.stdout.take().unwrap();
+        io::BufRead::read_line(&mut io::BufReader::new(output), &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        let file = OpenOptions::new().append(true).open(&path).unwrap();
+        lock(&file);
+        let since = *LOCKED_OUT.lock().unwrap();
+        assert!(since.is_some());
+        lock(&file);
+        assert_eq!(*LOCKED_OUT.lock().unwrap(), since, "not waited for again");
+        drop(keeper.stdin.take());
+        keeper.wait().unwrap();
+    }
 
     struct Root(PathBuf);
 

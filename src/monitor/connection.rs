@@ -245,6 +245,8 @@ pub(super) struct Live {
     pub names: Option<Identity>,
     /// Resolvers that may be started.
     pub resolvers: Rate,
+    /// Each costs records of its session.
+    pub terminals: Rate,
     pub sessions: BTreeMap<u32, Session>,
 }
 

@@ -353,7 +353,11 @@ impl Monitor {
         let ([socket], true) = (descriptors.as_slice(), new) else {
             return Err("it announced a client that cannot be".into());
         };
-        let peer = peer_of(socket).ok_or("it announced a descriptor that is no client")?;
+        let is_client = |listener: &DebugSocket| listener.accepted(socket);
+        let peer = (self.debug.socket.as_ref().is_some_and(is_client))
+            .then(|| peer_of(socket))
+            .flatten()
+            .ok_or("it announced a descriptor that is no client")?;
         let permitted = self.may_debug(&peer);
         if !permitted && self.debug.refusal_lines.take(Instant::now()) {
             log::warn!(

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
+    socket_with, sockopt,
 };
 
 use super::rundir::make_directory;
@@ -48,6 +49,22 @@ impl DebugSocket {
             path,
             inode,
         })
+    }
+
+    /// Whether `socket` was accepted here: the descriptors that a process of ours was started with
+    /// bear our credentials too, and are no client.
+    pub(super) fn accepted(&self, socket: impl AsFd) -> bool {
+        let socket = socket.as_fd();
+        let kind = (
+            sockopt::socket_domain(socket),
+            sockopt::socket_type(socket),
+            sockopt::socket_acceptconn(socket),
+        );
+        let is_connected = (Ok(AddressFamily::UNIX), Ok(SocketType::STREAM), Ok(false)) == kind;
+        match (getsockname(socket), getsockname(&self.listener)) {
+            (Ok(name), Ok(ours)) => is_connected && name == ours,
+            _ => false,
+        }
     }
 
     /// Whether it is where this configuration wants it.
@@ -158,6 +175,32 @@ mod tests {
         drop(socket);
         assert!(!path.exists());
         std::fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn only_what_it_accepted_is_a_client() {
+        let directory = directory("client");
+        let socket = DebugSocket::make(&directory, false, false).unwrap();
+        let _client = UnixStream::connect(directory.join(NAME)).unwrap();
+        let accepted = rustix::net::accept(&socket).unwrap();
+        assert!(socket.accepted(&accepted));
+        assert!(!socket.accepted(&socket), "the listener");
+        let (stream, _other) = UnixStream::pair().unwrap();
+        assert!(!socket.accepted(&stream), "a pair of sockets");
+        let (link, _other) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        assert!(!socket.accepted(&link), "a link");
+        let elsewhere = self::directory("elsewhere");
+        let another = DebugSocket::make(&elsewhere, false, false).unwrap();
+        assert!(!another.accepted(&accepted), "of another listener");
+        drop((socket, another));
+        std::fs::remove_dir(&directory).unwrap();
+        std::fs::remove_dir(&elsewhere).unwrap();
     }
 
     #[test]

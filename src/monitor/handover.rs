@@ -24,7 +24,7 @@ use super::{Monitor, log as lines};
 use crate::frames::ToNet;
 use crate::limits::{
     EXPECTED_NETS_MAX, FROZEN_MAX_BYTES, IDLE_NET_LIFETIME_MS, RESOLVERS_BURST,
-    RESOLVERS_PER_SECOND,
+    RESOLVERS_PER_SECOND, TERMINALS_BURST, TERMINALS_PER_SECOND,
 };
 use crate::logging::LOGIN;
 
@@ -243,6 +243,7 @@ impl Monitor {
             sftp_audit,
             names,
             resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
+            terminals: Rate::new(TERMINALS_BURST, TERMINALS_PER_SECOND, Instant::now()),
             sessions: std::collections::BTreeMap::new(),
         };
         // Drops our copy of the session socket: its end must be seen.

@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 
 use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
 
+use std::time::Instant;
+
 use super::connection::{LoggedUser, Phase, Session};
 use super::ids::ConnectionKey;
 use super::socket::host_text;
@@ -46,7 +48,8 @@ impl Monitor {
             .sessions
             .get(&number)
             .is_some_and(|session| session.terminal.is_some());
-        let permitted = as_root
+        let permitted = live.terminals.take(Instant::now())
+            && as_root
             && live.permit_pty
             && !taken
             && open < TERMINALS_PER_CONNECTION_MAX
