@@ -35,26 +35,56 @@ impl core::fmt::Display for WireError {
 }
 
 /// Takes values off the front of a frame's content.
+///
+/// The first error sticks: from there on every value is empty or zero, and [`WireReader::finish`]
+/// tells. A check at each field would be a tenth of the helper.
 #[derive(Debug)]
 pub struct WireReader<'a> {
     rest: &'a [u8],
+    error: Option<WireError>,
 }
 
 impl<'a> WireReader<'a> {
     /// Reads from `content`, front to back.
     pub fn new(content: &'a [u8]) -> Self {
-        Self { rest: content }
+        Self {
+            rest: content,
+            error: None,
+        }
     }
 
-    /// Takes `len` bytes.
+    /// Takes `len` bytes; none after an error.
     #[inline(never)]
-    pub fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(WireError::Truncated)?;
-        self.rest = rest;
-        Ok(head)
+    pub fn take(&mut self, len: usize) -> &'a [u8] {
+        match self.rest.split_at_checked(len) {
+            Some((head, rest)) => {
+                self.rest = rest;
+                head
+            }
+            None => {
+                self.fail(WireError::Truncated);
+                &[]
+            }
+        }
+    }
+
+    /// Takes exactly `N` bytes; zeroes after an error.
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        self.take(N).try_into().unwrap_or([0; N])
+    }
+
+    /// Notes an error, if it is the first, and leaves nothing to be read.
+    #[inline(never)]
+    pub fn fail(&mut self, error: WireError) {
+        self.error.get_or_insert(error);
+        self.rest = &[];
+    }
+
+    /// Takes the tag of an enum; `first` after an error, so that there is a variant to end with.
+    #[inline(never)]
+    pub fn tag(&mut self, first: u8) -> u8 {
+        let tag = u8::get(self);
+        if self.error.is_some() { first } else { tag }
     }
 
     /// Bytes not taken yet.
@@ -62,12 +92,12 @@ impl<'a> WireReader<'a> {
         self.rest.len()
     }
 
-    /// Ends the frame: nothing may be left.
+    /// Ends the frame: nothing may have failed, and nothing may be left.
     pub fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::TrailingBytes)
+        match self.error {
+            Some(error) => Err(error),
+            None if self.rest.is_empty() => Ok(()),
+            None => Err(WireError::TrailingBytes),
         }
     }
 }
@@ -76,8 +106,8 @@ impl<'a> WireReader<'a> {
 pub trait Wire: Sized {
     /// Appends the value's encoding.
     fn put(&self, out: &mut Vec<u8>);
-    /// Takes one value.
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError>;
+    /// Takes one value; an empty one where the reader has failed or now fails.
+    fn get(reader: &mut WireReader<'_>) -> Self;
 
     /// The encoding as a buffer of its own.
     fn to_wire(&self) -> Vec<u8> {
@@ -89,9 +119,8 @@ pub trait Wire: Sized {
     /// Decodes exactly one value out of `content`.
     fn from_wire(content: &[u8]) -> Result<Self, WireError> {
         let mut reader = WireReader::new(content);
-        let value = Self::get(&mut reader)?;
-        reader.finish()?;
-        Ok(value)
+        let value = Self::get(&mut reader);
+        reader.finish().map(|()| value)
     }
 }
 
@@ -102,9 +131,8 @@ macro_rules! wire_integer {
                 out.extend_from_slice(&self.to_le_bytes());
             }
             #[inline(never)]
-            fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-                let bytes = reader.take(size_of::<$t>())?;
-                bytes.try_into().map(<$t>::from_le_bytes).map_err(|_| WireError::Truncated)
+            fn get(reader: &mut WireReader<'_>) -> Self {
+                Self::from_le_bytes(reader.array())
             }
         }
     )*};
@@ -115,12 +143,13 @@ impl Wire for bool {
     fn put(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        match u8::get(reader)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::BadValue),
+    #[inline(never)]
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        let byte = u8::get(reader);
+        if byte > 1 {
+            reader.fail(WireError::BadValue);
         }
+        byte == 1
     }
 }
 
@@ -168,9 +197,9 @@ impl Wire for Bytes {
         out.extend_from_slice(&self.0);
     }
     #[inline(never)]
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        let len = get_len(reader)?;
-        Ok(Self(reader.take(len)?.to_vec()))
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        let len = get_len(reader);
+        Self(reader.take(len).to_vec())
     }
 }
 
@@ -183,18 +212,22 @@ impl<T: Wire> Wire for Vec<T> {
         }
     }
     #[inline(never)]
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        let count = get_len(reader)?;
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        let count = get_len(reader);
         // Every encoding takes at least one byte, so a larger count is a lie; and capacity is not
         // reserved on the word of the sender.
-        if count > reader.left() {
-            return Err(WireError::Truncated);
-        }
         let mut items = Vec::new();
-        for _ in 0..count {
-            items.push(T::get(reader)?);
+        if count > reader.left() {
+            reader.fail(WireError::Truncated);
+            return items;
         }
-        Ok(items)
+        for _ in 0..count {
+            if reader.error.is_some() {
+                break;
+            }
+            items.push(T::get(reader));
+        }
+        items
     }
 }
 
@@ -208,12 +241,8 @@ impl<T: Wire> Wire for Option<T> {
             }
         }
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        match u8::get(reader)? {
-            0 => Ok(None),
-            1 => T::get(reader).map(Some),
-            _ => Err(WireError::BadValue),
-        }
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        bool::get(reader).then(|| T::get(reader))
     }
 }
 
@@ -221,8 +250,8 @@ impl<T: Wire> Wire for Box<T> {
     fn put(&self, out: &mut Vec<u8>) {
         (**self).put(out);
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        T::get(reader).map(Box::new)
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        Self::new(T::get(reader))
     }
 }
 
@@ -231,8 +260,8 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
         self.0.put(out);
         self.1.put(out);
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        Ok((A::get(reader)?, B::get(reader)?))
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        (A::get(reader), B::get(reader))
     }
 }
 
@@ -240,8 +269,8 @@ impl<const N: usize> Wire for [u8; N] {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        reader.take(N)?.try_into().map_err(|_| WireError::Truncated)
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        reader.array()
     }
 }
 
@@ -259,13 +288,17 @@ impl Wire for SocketAddr {
         }
         self.port().put(out);
     }
-    fn get(reader: &mut WireReader<'_>) -> Result<Self, WireError> {
-        let ip = match u8::get(reader)? {
-            4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::get(reader)?)),
-            6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::get(reader)?)),
-            _ => return Err(WireError::BadValue),
+    fn get(reader: &mut WireReader<'_>) -> Self {
+        let ip = match reader.tag(6) {
+            4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::get(reader))),
+            tag => {
+                if tag != 6 {
+                    reader.fail(WireError::BadValue);
+                }
+                IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::get(reader)))
+            }
         };
-        Ok(Self::new(ip, u16::get(reader)?))
+        Self::new(ip, u16::get(reader))
     }
 }
 
@@ -275,8 +308,9 @@ fn put_len(len: usize, out: &mut Vec<u8>) {
 }
 
 #[inline(never)]
-fn get_len(reader: &mut WireReader<'_>) -> Result<usize, WireError> {
-    usize::try_from(u32::get(reader)?).map_err(|_| WireError::BadValue)
+fn get_len(reader: &mut WireReader<'_>) -> usize {
+    // Saturates: more than any frame holds.
+    usize::try_from(u32::get(reader)).unwrap_or(usize::MAX)
 }
 
 /// Defines a struct whose encoding is its fields in order.
@@ -291,9 +325,9 @@ macro_rules! wire_struct {
                 $($crate::wire::Wire::put(&self.$field, out);)*
             }
             #[inline(never)]
-            fn get(reader: &mut $crate::wire::WireReader<'_>) -> Result<Self, $crate::wire::WireError> {
+            fn get(reader: &mut $crate::wire::WireReader<'_>) -> Self {
                 let _ = &reader;
-                Ok(Self { $($field: $crate::wire::Wire::get(reader)?,)* })
+                Self { $($field: $crate::wire::Wire::get(reader),)* }
             }
         }
     };
@@ -319,10 +353,15 @@ macro_rules! wire_enum {
             // Two variants with one tag.
             #[deny(unreachable_patterns)]
             #[inline(never)]
-            fn get(reader: &mut $crate::wire::WireReader<'_>) -> Result<Self, $crate::wire::WireError> {
-                match <u8 as $crate::wire::Wire>::get(reader)? {
-                    $($tag => Ok(Self::$variant $({ $($field: $crate::wire::Wire::get(reader)?,)* })?),)*
-                    _ => Err($crate::wire::WireError::BadValue),
+            fn get(reader: &mut $crate::wire::WireReader<'_>) -> Self {
+                const TAGS: &[u8] = &[$($tag),*];
+                match reader.tag(TAGS[0]) {
+                    $($tag => Self::$variant $({ $($field: $crate::wire::Wire::get(reader),)* })?,)*
+                    _ => {
+                        reader.fail($crate::wire::WireError::BadValue);
+                        // Once: the tag after an error is the first one.
+                        Self::get(reader)
+                    }
                 }
             }
         }
@@ -333,4 +372,52 @@ macro_rules! wire_enum {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    wire_enum! {
+        #[derive(Debug, PartialEq, Eq)]
+        pub enum Choice {
+            3 => Text { text: Bytes, number: u32, },
+            4 => Nothing,
+        }
+    }
+
+    #[test]
+    fn the_first_error_is_the_one_told() {
+        type Pair = (Choice, Choice);
+        let good: Pair = (
+            Choice::Text {
+                text: Bytes::from("ab"),
+                number: 7,
+            },
+            Choice::Nothing,
+        );
+        let bytes = good.to_wire();
+        assert_eq!(Pair::from_wire(&bytes), Ok(good));
+        for len in 0..bytes.len() {
+            let cut = bytes.get(..len).unwrap_or_default();
+            assert_eq!(Pair::from_wire(cut), Err(WireError::Truncated), "{len}");
+        }
+        assert_eq!(Pair::from_wire(&[4, 9, 1]), Err(WireError::BadValue));
+        assert_eq!(Pair::from_wire(&[9, 4]), Err(WireError::BadValue));
+        assert_eq!(Pair::from_wire(&[4, 4, 4]), Err(WireError::TrailingBytes));
+        assert_eq!(Option::<bool>::from_wire(&[1, 2]), Err(WireError::BadValue));
+        assert_eq!(bool::from_wire(&[]), Err(WireError::Truncated));
+        assert_eq!(SocketAddr::from_wire(&[5; 19]), Err(WireError::BadValue));
+    }
+
+    #[test]
+    fn a_list_is_no_longer_than_its_bytes() {
+        let lie = [255, 255, 255, 255, 0, 0];
+        assert_eq!(Vec::<u8>::from_wire(&lie), Err(WireError::Truncated));
+        assert_eq!(
+            Vec::<u32>::from_wire(&[3, 0, 0, 0, 1, 2, 3]),
+            Err(WireError::Truncated)
+        );
+        assert_eq!(Bytes::from_wire(&lie), Err(WireError::Truncated));
+    }
 }
