@@ -272,12 +272,12 @@ impl Files {
     }
 
     /// The client sends no more: the helper learns what was read and written of what is still open,
-    /// as far as its pipe takes it.
+    /// as far as its pipe takes it; not where it has a part of a packet, which that would continue.
     pub(super) fn end_input(&mut self, pipe: &OwnedFd) {
         for file in std::mem::take(&mut self.open) {
             self.put_totals(&file);
         }
-        if matches!(self.stage, Stage::Head) && self.head.is_empty() {
+        if !matches!(self.stage, Stage::Forward { .. }) {
             let _ = write_both(pipe, &self.forward, &[]);
         }
     }
@@ -360,9 +360,13 @@ impl Files {
         }
     }
 
-    /// Every whole packet that arrived was acted on.
+    /// All that arrived was acted on: nothing goes on before the client sends more.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.stage, Stage::Head) && self.head.len() < head_bytes(&self.head)
+        match self.stage {
+            Stage::Head => self.head.len() < head_bytes(&self.head),
+            Stage::Forward { .. } => self.forward.is_empty(),
+            Stage::Write { .. } => true,
+        }
     }
 
     /// How many packets were acted on.

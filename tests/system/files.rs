@@ -21,6 +21,10 @@ pub const CASES: &[Case] = &[
     Case::new("files::request_lists", request_lists),
     Case::new("files::external_server", external_server),
     Case::new("files::client_vanishes", client_vanishes),
+    Case::new(
+        "files::client_ends_within_a_packet",
+        client_ends_within_a_packet,
+    ),
     Case::new("files::audit", audit).only_agent(),
     Case::new("files::scp_without_a_program", scp_without_a_program).only_agent(),
 ];
@@ -292,6 +296,24 @@ fn client_vanishes(world: &World) {
         std::thread::sleep(std::time::Duration::from_millis(700));
         running.child.kill().unwrap();
         drop(running);
+        crate::processes::wait_until(
+            "the server's processes to end",
+            crate::server::LIMIT,
+            || user.processes("").is_empty(),
+        );
+    }
+}
+
+/// A client that is killed while it sends: its ssh sees the end of the packets and says so.
+fn client_ends_within_a_packet(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL]);
+    let version = [0, 0, 0, 5, 1, 0, 0, 0, 3];
+    let part_of_a_path = [0, 0, 0, 64, 11, 0, 0];
+    for bytes in [&version[..4], &[&version[..], &part_of_a_path].concat()] {
+        let mut command = clients::ssh(&server, &user);
+        command.args(["-s", "sftp"]);
+        Running::start(&mut command, bytes.into()).wait();
         crate::processes::wait_until(
             "the server's processes to end",
             crate::server::LIMIT,

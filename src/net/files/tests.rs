@@ -513,3 +513,40 @@ fn totals_stand_in_front_of_a_close_with_more_behind_it() {
     assert_eq!(seen[4], SFTP_TOTALS);
     assert_eq!(seen[25..len], close);
 }
+
+/// A client that has written to a file sends `bytes` and ends: whether that is all there is to do,
+/// and what the helper gets.
+fn ended_after(bytes: &[u8]) -> (bool, Vec<u8>) {
+    let place = Place::new(&format!("ended-{}", bytes.len()));
+    let (reader, pipe) = rustix::pipe::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
+    let mut files = Files::default();
+    let file = fs::File::create(place.0.join("file")).unwrap();
+    files.add(7, file.into());
+    files.open[0].written_bytes = 3;
+    assert_eq!(files.take(bytes, &pipe), Ok(bytes.len()));
+    let at_rest = files.is_at_rest();
+    files.end_input(&pipe);
+    let mut seen = vec![0; 100];
+    let len = rustix::io::read(&reader, seen.as_mut_slice()).unwrap_or(0);
+    seen.truncate(len);
+    (at_rest, seen)
+}
+
+#[test]
+fn a_client_may_end_within_a_packet() {
+    // Of the helper's: it has a part, and nothing can come behind that.
+    let (at_rest, seen) = ended_after(&[0, 0, 0, 5, 1, 0, 0]);
+    assert!(at_rest);
+    assert_eq!(seen, [0, 0, 0, 5, 1, 0, 0]);
+    // Of a WRITE that is done here, or of its head: the helper has nothing of it.
+    let mut write = vec![0, 0, 0, 35, WRITE, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7];
+    write.extend_from_slice(&[0; 8]);
+    write.extend_from_slice(&[0, 0, 0, 10, b'x']);
+    for part in [&write[..], &write[..20], &write[..3]] {
+        let (at_rest, seen) = ended_after(part);
+        assert!(at_rest, "after {} bytes", part.len());
+        assert_eq!(seen.get(4), Some(&SFTP_TOTALS), "after {}", part.len());
+        assert_eq!(seen.len(), 25);
+    }
+}
