@@ -13,6 +13,7 @@ use agent_helper::frame::Identity;
 use zeroize::Zeroize;
 
 use crate::limits::{ACCOUNT_BUFFER_MAX_BYTES, GROUPS_MAX, SHADOW_LINE_BYTES, USER_NAME_MAX_BYTES};
+use crate::password;
 
 /// One account as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +254,10 @@ fn shadow_state(name: &[u8]) -> io::Result<Option<State>> {
     }
     if result != 0 || found.is_null() {
         buffer.zeroize();
+        if result == libc::ERANGE {
+            // musl says so too where the last line of the file has no end.
+            return Ok(state_in(&password::read_shadow()?, name.to_bytes()));
+        }
         return absent(result).map(|()| None);
     }
     // SAFETY: on success the field is NULL or a NUL-terminated string inside `buffer`. The hash
@@ -267,6 +272,23 @@ fn shadow_state(name: &[u8]) -> io::Result<Option<State>> {
         locked,
         expires: Some(expires).filter(|day| *day >= 0),
     }))
+}
+
+/// What a shadow file says of `name`. A day that is no number is no day.
+fn state_in(file: &[u8], name: &[u8]) -> Option<State> {
+    let mut lines = file.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        if fields.next() != Some(name) {
+            return None;
+        }
+        let locked = fields.next()?.starts_with(b"!");
+        let expires = fields.nth(5).and_then(|day| std::str::from_utf8(day).ok());
+        Some(State {
+            locked,
+            expires: expires.and_then(|day| day.parse().ok()),
+        })
+    })
 }
 
 /// Where nothing was found: whether `status` says that there is nothing, or that nobody could look.
@@ -301,6 +323,17 @@ mod tests {
         assert!(root.groups().contains(&0));
         assert_eq!(group_names(&[0]), ["root"]);
         assert_eq!(group_id(c"root"), Some(0));
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_a_line() {
+        let file =
+            b"root:*:1:0:99999:7:::\nalice:!$6$x:1:0:99999:7::20000:\nbob:$6$y:1:0:99999:7:::";
+        let state = |locked, expires| Some(State { locked, expires });
+        assert_eq!(state_in(file, b"alice"), state(true, Some(20_000)));
+        assert_eq!(state_in(file, b"bob"), state(false, None));
+        assert_eq!(state_in(file, b"root"), state(false, None));
+        assert_eq!(state_in(file, b"bo"), None);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Read;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -14,7 +13,7 @@ use zeroize::Zeroizing;
 use super::frames::{Verdict, Why};
 use super::shadow::{self, Age};
 use crate::account;
-use crate::limits::{PASSWORD_MIN_CHARACTERS, SHADOW_FILE_MAX_BYTES};
+use crate::limits::PASSWORD_MIN_CHARACTERS;
 use crate::ssh::crypto::Random;
 use crate::ssh::crypto::password::{self, HashError};
 
@@ -165,12 +164,8 @@ fn decoy(file: &[u8], seed: u64) -> Zeroizing<Vec<u8>> {
 }
 
 fn read_file(path: &Path) -> Zeroizing<Vec<u8>> {
-    let mut file = Zeroizing::default();
-    if let Ok(opened) = std::fs::File::open(path) {
-        // As much as can be read: an account whose line is not there has no password.
-        let _ = opened.take(SHADOW_FILE_MAX_BYTES).read_to_end(&mut file);
-    }
-    file
+    // Where it cannot be read no account has a password.
+    super::read_bounded(path).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -12,24 +12,44 @@ pub mod shadow;
 mod check;
 mod store;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
 use agent_helper::link::{Assembly, Link};
 use agent_helper::wire::Wire;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::confine::{self, Confinement};
 use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
-use crate::limits::PASSWORD_CPU_TIME_S;
+use crate::limits::{PASSWORD_CPU_TIME_S, SHADOW_FILE_MAX_BYTES};
 use check::Found;
 use frames::{Request, Verdict};
 use store::Places;
 
 const SHADOW: &str = "/etc/shadow";
 const LOCK: &str = "/etc/.pwd.lock";
+
+/// The shadow file, to be wiped when it is dropped.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub fn read_shadow() -> io::Result<Zeroizing<Vec<u8>>> {
+    read_bounded(Path::new(SHADOW))
+}
+
+/// As much of a file as a shadow file may have.
+fn read_bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = Zeroizing::default();
+    File::open(path)?
+        .take(SHADOW_FILE_MAX_BYTES)
+        .read_to_end(&mut file)?;
+    Ok(file)
+}
 
 /// The role's entry.
 pub fn main() -> ExitCode {
