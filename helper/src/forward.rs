@@ -235,9 +235,7 @@ impl Forwards {
             numeric::address(&host),
         ) {
             (Some(addresses), _) => addresses,
-            (None, Some(address)) if listen::fits(address, self.rules.family) => {
-                [address].to_vec()
-            }
+            (None, Some(address)) if listen::fits(address, self.rules.family) => [address].to_vec(),
             (None, Some(_)) => return refuse_listener(peers, number),
             (None, None) if self.pending.len() >= CONNECTS_MAX => {
                 return refuse_listener(peers, number);

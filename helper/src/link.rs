@@ -3,7 +3,7 @@
 //! A datagram is a 16-byte [`Header`] and up to [`CONTENT_MAX_BYTES`] of content; a longer frame
 //! comes as consecutive datagrams under one announced, bounded total. Descriptors ride on the first
 //! one. Short datagrams, `MSG_TRUNC`, `MSG_CTRUNC`, surplus descriptors, and pieces that do not
-//! continue the frame under way are [`LinkError::Protocol`]: the caller ends the link. Descriptors
+//! continue the frame under way are [`LinkError::Violation`]: the caller ends the link. Descriptors
 //! that arrived with a bad frame are closed.
 //!
 //! Sources: unix(7), cmsg(3).
@@ -71,11 +71,44 @@ impl Header {
     }
 }
 
+/// What none of ours sends. Fieldless, so that it fits a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// More bytes or descriptors than a frame may have, from us.
+    OursTooLarge,
+    /// More bytes or descriptors than a frame may have.
+    TooLarge,
+    /// A datagram or its descriptors did not fit the buffer.
+    Truncated,
+    /// A datagram from elsewhere.
+    NoHeader,
+    /// A piece of another frame.
+    OutOfPlace,
+    /// A piece with more bytes than its frame, or none.
+    Misfit,
+}
+
+impl Violation {
+    /// What happened, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::OursTooLarge => "a frame of ours is too large",
+            Self::TooLarge => "a frame is larger than any of ours",
+            Self::Truncated => "a truncated datagram arrived",
+            Self::NoHeader => "a datagram without our header arrived",
+            Self::OutOfPlace => "a piece does not continue the frame under way",
+            Self::Misfit => "a piece does not fit its frame",
+        }
+    }
+}
+
 /// Why a link cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkError {
     /// The other end is gone.
     Closed,
+    /// The other end broke the rules of the link.
+    Violation(Violation),
     /// The other end sent what none of ours sends.
     Protocol(&'static str),
     /// The content is not the frame expected here.
@@ -94,6 +127,7 @@ impl core::fmt::Display for LinkError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Closed => f.write_str("the other process is gone"),
+            Self::Violation(violation) => f.write_str(violation.text()),
             Self::Protocol(why) => f.write_str(why),
             Self::Frame(error) => error.fmt(f),
             Self::System(errno) => write!(f, "system error {}", errno.raw_os_error()),
@@ -197,7 +231,7 @@ impl Link {
         wait: bool,
     ) -> Result<usize, LinkError> {
         if content.len() > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
-            return Err(LinkError::Protocol("a frame of ours is too large"));
+            return Err(LinkError::Violation(Violation::OursTooLarge));
         }
         let flags = SendFlags::NOSIGNAL
             | if wait {
@@ -278,11 +312,11 @@ impl Link {
                 .flags
                 .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
             {
-                return Err(LinkError::Protocol("a truncated datagram arrived"));
+                return Err(LinkError::Violation(Violation::Truncated));
             }
             let datagram = assembly.buffer.get(..message.bytes).unwrap_or(&[]);
             let Some(header) = Header::decode(datagram) else {
-                return Err(LinkError::Protocol("a datagram without our header arrived"));
+                return Err(LinkError::Violation(Violation::NoHeader));
             };
             let content = datagram.get(HEADER_BYTES..).unwrap_or(&[]);
             if let Some(received) =
@@ -308,7 +342,7 @@ fn accept_piece(
 ) -> Result<Option<Received>, LinkError> {
     let total = usize::try_from(header.total).unwrap_or(usize::MAX);
     if total > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
-        return Err(LinkError::Protocol("a frame is larger than any of ours"));
+        return Err(LinkError::Violation(Violation::TooLarge));
     }
     let (first, mut gathered, rights) = match partial.take() {
         None if header.offset == 0 => (header, Vec::new(), descriptors),
@@ -322,14 +356,12 @@ fn accept_piece(
             (first, gathered, rights)
         }
         _ => {
-            return Err(LinkError::Protocol(
-                "a piece does not continue the frame under way",
-            ));
+            return Err(LinkError::Violation(Violation::OutOfPlace));
         }
     };
     gathered.extend_from_slice(content);
     if gathered.len() > total || (content.is_empty() && total != 0) {
-        return Err(LinkError::Protocol("a piece does not fit its frame"));
+        return Err(LinkError::Violation(Violation::Misfit));
     }
     if gathered.len() < total {
         *partial = Some((first, gathered, rights));

@@ -16,7 +16,7 @@ use crate::forward::Forwards;
 use crate::frame::{HelperToMonitor, MonitorToHelper, NetToSession, Policy, SessionToNet};
 use crate::key_command;
 use crate::keys;
-use crate::link::{Assembly, Link, LinkError};
+use crate::link::{Assembly, Link, LinkError, Violation};
 use crate::login;
 use crate::session::{Peers, Sessions};
 use crate::sys::{self, Forked};
@@ -34,29 +34,56 @@ const SERVER_END_LIMIT_MS: u64 = 5000;
 /// Log level before the monitor says otherwise: info.
 const LOG_LEVEL_DEFAULT: u8 = 3;
 
-/// Why the helper ends.
-#[derive(Debug)]
+/// Why the helper ends. No more than a byte: most functions here give one.
+#[derive(Debug, Clone, Copy)]
 enum End {
     /// A link ended: the normal way.
     Closed,
-    /// A peer sent what none of ours sends, or the system failed.
-    Fault(&'static str),
+    Violation(Violation),
+    FrameGarbled,
+    MonitorGarbled,
+    NetGarbled,
+    NetSentDescriptor,
+    OutOfTurn,
+    NetStalled,
+    LinkFailed,
+    PollFailed,
+    SystemFailed,
+}
+
+impl End {
+    /// For the log; `None` where it is no fault.
+    fn fault(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Closed => return None,
+            Self::Violation(violation) => violation.text(),
+            Self::FrameGarbled => "a frame could not be decoded",
+            Self::MonitorGarbled => "a frame of the monitor could not be decoded",
+            Self::NetGarbled => "a frame of net could not be decoded",
+            Self::NetSentDescriptor => "net sent a descriptor",
+            Self::OutOfTurn => "the monitor sent a frame out of turn",
+            Self::NetStalled => "net takes no frames",
+            Self::LinkFailed => "a link failed",
+            Self::PollFailed => "poll failed",
+            Self::SystemFailed => "a system call failed",
+        })
+    }
 }
 
 impl From<LinkError> for End {
     fn from(error: LinkError) -> Self {
         match error {
             LinkError::Closed => Self::Closed,
-            LinkError::Protocol(why) => Self::Fault(why),
-            LinkError::Frame(_) => Self::Fault("a frame could not be decoded"),
-            LinkError::System(_) => Self::Fault("a link failed"),
+            LinkError::Violation(violation) => Self::Violation(violation),
+            LinkError::Frame(_) => Self::FrameGarbled,
+            LinkError::Protocol(_) | LinkError::System(_) => Self::LinkFailed,
         }
     }
 }
 
 impl From<Errno> for End {
     fn from(_: Errno) -> Self {
-        Self::Fault("a system call failed")
+        Self::SystemFailed
     }
 }
 
@@ -89,9 +116,9 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
         // Nobody waits for its answer, and it may hang on a dead network file system.
         kill_reader(reader);
     }
-    let status = match end {
-        End::Closed => 0,
-        End::Fault(why) => {
+    let status = match end.fault() {
+        None => 0,
+        Some(why) => {
             let _ = helper.links.log(1, why.as_bytes());
             1
         }
@@ -170,7 +197,7 @@ impl Helper {
         if monitor {
             while let Some(received) = self.links.monitor.receive(from_monitor, false)? {
                 let frame = MonitorToHelper::from_wire(&received.content)
-                    .map_err(|_| End::Fault("a frame of the monitor could not be decoded"))?;
+                    .map_err(|_| End::MonitorGarbled)?;
                 self.on_monitor(frame, received.descriptors)?;
             }
             Link::release_buffer(from_monitor);
@@ -198,7 +225,7 @@ impl Helper {
         }
         match poll(&mut polled, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return Err(End::Fault("poll failed")),
+            Err(_) => return Err(End::PollFailed),
         }
         let mut ready = [false; 3];
         for (slot, entry) in ready.iter_mut().zip(&polled) {
@@ -212,10 +239,9 @@ impl Helper {
             let Some(received) = net.receive(assembly, false)? else {
                 break;
             };
-            let frame = NetToSession::from_wire(&received.content)
-                .map_err(|_| End::Fault("a frame of net could not be decoded"))?;
+            let frame = NetToSession::from_wire(&received.content).map_err(|_| End::NetGarbled)?;
             if !received.descriptors.is_empty() {
-                return Err(End::Fault("net sent a descriptor"));
+                return Err(End::NetSentDescriptor);
             }
             match (frame, &mut self.sessions, &mut self.forwards) {
                 (NetToSession::Forward { request }, Some(sessions), Some(forwards)) => {
@@ -317,7 +343,7 @@ impl Helper {
                 self.links.log_level = level;
                 Ok(())
             }
-            _ => Err(End::Fault("the monitor sent a frame out of turn")),
+            _ => Err(End::OutOfTurn),
         }
     }
 
@@ -451,7 +477,7 @@ fn send_to_net(
             PollFd::new(monitor, PollFlags::empty()),
         ];
         match poll(&mut polled, Some(&limit)) {
-            Ok(0) => return Err(End::Fault("net takes no frames")),
+            Ok(0) => return Err(End::NetStalled),
             Ok(_)
                 if polled
                     .iter()
@@ -460,7 +486,7 @@ fn send_to_net(
                 return Err(End::Closed);
             }
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return Err(End::Fault("poll failed")),
+            Err(_) => return Err(End::PollFailed),
         }
     }
 }

@@ -396,6 +396,7 @@ mod tests {
             },
             Choice::Nothing,
         );
+        assert_eq!(good.1.kind(), (4, "Nothing"));
         let bytes = good.to_wire();
         assert_eq!(Pair::from_wire(&bytes), Ok(good));
         for len in 0..bytes.len() {
