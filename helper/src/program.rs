@@ -89,7 +89,15 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
         sys::exit(STATUS_FAILED);
     }
     let links = match links {
-        Some(links) => sys::keep_only(links).ok(),
+        Some(links) => match sys::keep_only(links) {
+            Ok(links) => Some(links),
+            // Without them nothing would tell the monitor what is done to files.
+            Err(errno) => {
+                let text = [b"sftp: ".as_slice(), &reason(errno), b"\n"].concat();
+                say(sys::standard_error(), &text);
+                sys::exit(STATUS_FAILED)
+            }
+        },
         None => {
             sys::close_from(3);
             None
@@ -372,6 +380,7 @@ pub(crate) fn reason(errno: Errno) -> Vec<u8> {
         Errno::NAMETOOLONG => b"File name too long",
         Errno::TOOBIG => b"Argument list too long",
         Errno::NOEXEC => b"Exec format error",
+        Errno::MFILE => b"Too many open files",
         Errno::NOMEM => b"Cannot allocate memory",
         Errno::IO => b"Input/output error",
         Errno::INVAL => b"Invalid argument",

@@ -436,11 +436,11 @@ impl Peers for Links {
         Ok(self.monitor.send(0, frame, &[], true)?)
     }
 
-    fn share(&self) -> Option<[OwnedFd; 2]> {
-        let net = self.net.as_ref()?;
-        Some([
-            rustix::io::fcntl_dupfd_cloexec(&self.monitor, 0).ok()?,
-            rustix::io::fcntl_dupfd_cloexec(net, 0).ok()?,
+    fn share(&self) -> Result<[OwnedFd; 2], Errno> {
+        let net = self.net.as_ref().ok_or(Errno::BADF)?;
+        Ok([
+            rustix::io::fcntl_dupfd_cloexec(&self.monitor, 0)?,
+            rustix::io::fcntl_dupfd_cloexec(net, 0)?,
         ])
     }
 

@@ -41,7 +41,7 @@ pub trait Peers {
     fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), Self::Error>;
     /// Other descriptors of the links to the monitor and to `net`, for a child that is the SFTP
     /// server: it tells the one and hands files to the other.
-    fn share(&self) -> Option<[OwnedFd; 2]>;
+    fn share(&self) -> Result<[OwnedFd; 2], Errno>;
     /// A log line of `level` (1 error to 5 trace).
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
 }
@@ -404,20 +404,22 @@ impl Sessions {
                         if matches!(session.terminal, TerminalState::None) {
                             peers.to_net(&SessionToNet::ServesFiles { session: number }, &[])?;
                         }
-                        peers.share()
+                        peers.share().map(Some)
                     }
-                    _ => None,
+                    _ => Ok(None),
                 };
                 let environment = &start.environment;
                 let display = display.as_ref();
-                launch(
-                    &self.policy,
-                    session,
-                    &decision,
-                    environment,
-                    display,
-                    links,
-                )
+                links.and_then(|links| {
+                    launch(
+                        &self.policy,
+                        session,
+                        &decision,
+                        environment,
+                        display,
+                        links,
+                    )
+                })
             }
             None => Err(Errno::PERM),
         };

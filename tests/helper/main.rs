@@ -12,5 +12,6 @@ mod hostile;
 mod identity;
 mod keys;
 mod modes;
+mod scarce;
 mod session;
 mod terminal;
