@@ -511,7 +511,8 @@ fn decide<'a>(policy: &'a Policy, program: &'a Program) -> Option<Decision<'a>> 
             takes_signals: !is_subsystem,
         });
     };
-    let task = match task_of(forced, is_subsystem) {
+    // What is forced is no choice of programs: a wrapper that is not there serves nothing.
+    let task = match task_of(forced, false) {
         Task::Sftp(_) if !is_subsystem => Task::SftpOnly,
         task => task,
     };
@@ -524,14 +525,14 @@ fn decide<'a>(policy: &'a Policy, program: &'a Program) -> Option<Decision<'a>> 
 }
 
 /// What a command line of the configuration means.
-fn task_of(line: &[u8], is_subsystem: bool) -> Task<'_> {
+fn task_of(line: &[u8], may_be_missing: bool) -> Task<'_> {
     let end = line
         .iter()
         .position(|&byte| byte == b' ' || byte == b'\t')
         .unwrap_or(line.len());
     let (program, arguments) = line.split_at(end);
     // Stock configurations name OpenSSH's program, also where only this server is installed.
-    let stands_for_ours = is_subsystem
+    let stands_for_ours = may_be_missing
         && program.first() == Some(&b'/')
         && program.ends_with(b"/sftp-server")
         && matches!(crate::path::stat(program), Err(Errno::NOENT));

@@ -182,6 +182,24 @@ fn a_forced_command_takes_the_place_of_everything() {
     }
 }
 
+/// A wrapper that is not there is no reason to serve more than it would.
+#[test]
+fn a_forced_command_that_is_missing_is_not_stood_in_for() {
+    let forced = "/nonexistent/sftp-server -R";
+    let mut login = Login::with(|policy| {
+        policy.forced_command = Some(forced.into());
+        policy.subsystems = vec![("sftp".into(), "internal-sftp".into())];
+    });
+    let sftp = Program::Subsystem {
+        name: "sftp".into(),
+    };
+    let (output, _, ending) = login.run_program(sftp, &[]);
+    assert_eq!(
+        (output.as_str(), ending),
+        ("", Ending::Exit { status: 127 })
+    );
+}
+
 #[test]
 fn subsystems_are_those_of_the_table() {
     let mut login = Login::with(|policy| {
