@@ -16,7 +16,7 @@ use crate::text::{c_string, printable};
 /// As the kernel's own limit.
 const SYMLINKS_MAX: usize = 40;
 /// PATH_MAX.
-const PATH_MAX_BYTES: usize = 4096;
+pub const PATH_MAX_BYTES: usize = 4096;
 
 /// The absolute path of `path` without symbolic links, `.` and `..`.
 pub fn canonical(path: &[u8]) -> Result<Vec<u8>, Errno> {

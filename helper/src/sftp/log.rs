@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use super::status::Status;
 use crate::frame::{FileEvent, FileOperation, HelperToMonitor};
 use crate::link::Link;
+use crate::path::PATH_MAX_BYTES;
 use crate::sys;
 use crate::text::{decimal, printable};
 use crate::wire::Bytes;
@@ -79,14 +80,12 @@ impl Log {
         let Some(monitor) = self.monitor.as_ref().filter(|_| self.audit) else {
             return;
         };
-        let event = FileEvent {
+        let event = event_of(
             operation,
-            path: path.into(),
-            second: second.into(),
-            status: status as u32,
-            read_bytes,
-            written_bytes,
-        };
+            (path, second),
+            status,
+            (read_bytes, written_bytes),
+        );
         let _ = monitor.send(0, &HelperToMonitor::FileEvent { event }, &[], true);
     }
 
@@ -119,6 +118,25 @@ impl Log {
     }
 }
 
+/// No longer than a datagram: other servers of the connection send on the same socket, and parts of
+/// longer frames would mix. What is cut off, no file has.
+fn event_of(
+    operation: FileOperation,
+    (path, second): (&[u8], &[u8]),
+    status: Status,
+    (read_bytes, written_bytes): (u64, u64),
+) -> FileEvent {
+    let known = |path: &[u8]| path.get(..PATH_MAX_BYTES).unwrap_or(path).into();
+    FileEvent {
+        operation,
+        path: known(path),
+        second: known(second),
+        status: status as u32,
+        read_bytes,
+        written_bytes,
+    }
+}
+
 fn syslog_line(facility: u8, level: u8, text: &[u8]) -> Vec<u8> {
     let severity = match level {
         0 | 1 => 3,
@@ -146,6 +164,21 @@ fn syslog_line(facility: u8, level: u8, text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::CONTENT_MAX_BYTES;
+    use crate::wire::Wire;
+
+    #[test]
+    fn an_event_is_one_datagram_whatever_the_path() {
+        let long = [b'x'; 250 * 1024];
+        let event = event_of(
+            FileOperation::Rename,
+            (&long, &long),
+            Status::Failure,
+            (0, 0),
+        );
+        let frame = HelperToMonitor::FileEvent { event };
+        assert!(frame.to_wire().len() <= CONTENT_MAX_BYTES);
+    }
 
     #[test]
     fn a_syslog_line_names_facility_severity_and_process() {
