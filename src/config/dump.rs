@@ -142,6 +142,7 @@ impl Dump {
         self.line("ciphers", options.ciphers.join(","));
         self.line("macs", options.macs.join(","));
         self.line("kexalgorithms", options.kex_algorithms.join(","));
+        self.flag("compression", options.compression);
         self.line("hostkeyalgorithms", options.host_key_algorithms.join(","));
         self.line(
             "pubkeyacceptedalgorithms",

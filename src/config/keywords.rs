@@ -58,6 +58,7 @@ pub enum Keyword {
     Ciphers,
     ClientAliveCountMax,
     ClientAliveInterval,
+    Compression,
     DataDir,
     DebugAllowGroups,
     DebugAllowUsers,
@@ -239,7 +240,7 @@ pub const TABLE: &[Entry] = &[
     set("Ciphers", Keyword::Ciphers),
     set_in_match("ClientAliveCountMax", Keyword::ClientAliveCountMax),
     set_in_match("ClientAliveInterval", Keyword::ClientAliveInterval),
-    unserved_global("Compression", NO, "compression is not served"),
+    set("Compression", Keyword::Compression),
     set_in_match("DenyGroups", Keyword::DenyGroups),
     set_in_match("DenyUsers", Keyword::DenyUsers),
     set_in_match(

@@ -82,6 +82,8 @@ pub struct Options {
     pub ciphers: Vec<String>,
     pub macs: Vec<String>,
     pub kex_algorithms: Vec<String>,
+    /// Offered, to begin after authentication.
+    pub compression: bool,
     pub host_key_algorithms: Vec<String>,
     pub host_certificate_files: Vec<PathBuf>,
     /// Unix time; 0: none.
@@ -194,6 +196,7 @@ impl Options {
             kex_algorithms: set
                 .kex_algorithms
                 .unwrap_or_else(|| Kind::Kex.default_list()),
+            compression: set.compression.unwrap_or(true),
             host_key_algorithms: set
                 .host_key_algorithms
                 .unwrap_or_else(|| Kind::HostKey.default_list()),

@@ -74,6 +74,7 @@ settings! { Settings {
     ciphers: Option<Vec<String>>,
     client_alive_count_max: Option<u32>,
     client_alive_interval_s: Option<u32>,
+    compression: Option<bool>,
     data_dir: Option<PathBuf>,
     debug_allow_groups: Growing<String>,
     debug_allow_users: Growing<String>,
@@ -236,6 +237,7 @@ fn set(
         Keyword::ClientAliveInterval => {
             to.client_alive_interval_s = Some(value::seconds(single(line)?)?);
         }
+        Keyword::Compression => to.compression = Some(compression(single(line)?)?),
         Keyword::DataDir => to.data_dir = Some(absolute(single(line)?)?),
         Keyword::DebugAllowGroups => to.debug_allow_groups.0 = several(line)?.to_vec(),
         Keyword::DebugAllowUsers => to.debug_allow_users.0 = several(line)?.to_vec(),
@@ -557,6 +559,11 @@ fn log_level(text: &str) -> Parsed<(LogLevel, &'static str)> {
         ("DEBUG3", "DEBUG3"),
     ];
     Ok((value::log_level(text)?, value::one_of(text, NAMES)?))
+}
+
+fn compression(text: &str) -> Parsed<bool> {
+    // Never before authentication: `yes` means `delayed` in OpenSSH too.
+    value::one_of(text, &[("yes", true), ("delayed", true), ("no", false)])
 }
 
 fn permit_root_login(text: &str) -> Parsed<PermitRootLogin> {

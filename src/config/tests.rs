@@ -205,7 +205,7 @@ fn a_slip_in_what_is_not_served_is_found_all_the_same() {
     ] {
         assert_eq!(errors(text).len(), 1, "{text}");
     }
-    for text in ["PermitTunnel ethernet", "Compression delayed"] {
+    for text in ["PermitTunnel ethernet", "FingerprintHash md5"] {
         assert_eq!(loaded(text).warnings.len(), 1, "{text}");
     }
     let penalties = "PerSourcePenalties crash:90s authfail:5s";

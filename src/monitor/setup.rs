@@ -23,6 +23,7 @@ pub(super) fn connection_options(
             host_keys: public_keys(&options.host_key_algorithms, host_keys),
             ciphers: bytes(&options.ciphers),
             macs: bytes(&options.macs),
+            compression: options.compression,
             signature_algorithms: signature_algorithms(&options.pubkey_accepted_algorithms),
             rekey_bytes: options.rekey_bytes,
             rekey_s: options.rekey_s,

@@ -387,9 +387,11 @@ impl Core {
     /// Answers with SSH_MSG_USERAUTH_SUCCESS: channels may open from here on.
     pub fn auth_success(&mut self) {
         if self.take_auth_request() {
+            let compressed = self.connection.exchanges.compressed();
             self.connection.service = Service::Open;
-            self.incoming.authenticated();
+            self.incoming.authenticated(compressed.incoming);
             self.message(message::USERAUTH_SUCCESS, |_| {});
+            self.connection.outgoing.authenticated(compressed.outgoing);
         }
     }
 
@@ -723,8 +725,10 @@ impl Core {
     fn apply(&mut self, found: Found) -> Found {
         match found {
             Found::NewKeys { opener, first } => {
+                let exchanges = &self.connection.exchanges;
+                let compressed = exchanges.compressed().incoming;
                 self.incoming
-                    .install(*opener, self.connection.exchanges.is_strict());
+                    .install(*opener, compressed, exchanges.is_strict());
                 return Found::KeysChanged { first };
             }
             // It may hold a password.

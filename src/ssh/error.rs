@@ -18,6 +18,8 @@ pub enum ProtocolError {
     BadPadding,
     /// Not an SSH 2.0 identification line (RFC 4253 section 4.2).
     BadVersion,
+    /// A packet's payload cannot be had from its compressed form.
+    Compression { what: &'static str },
     /// Nothing in common for one of the lists of KEXINIT.
     NoCommonAlgorithm { list: &'static str },
     /// The key exchange failed: a bad public value.
@@ -44,6 +46,7 @@ impl ProtocolError {
         match self {
             Self::BadTag => 5,
             Self::NoCommonAlgorithm { .. } | Self::KeyExchange { .. } => 3,
+            Self::Compression { .. } => 6,
             Self::BadVersion => 8,
             Self::ServiceNotAvailable => 7,
             _ => 2,
@@ -63,6 +66,7 @@ impl std::fmt::Display for ProtocolError {
             Self::BadPacketLength => f.write_str("bad packet length"),
             Self::BadPadding => f.write_str("bad packet padding"),
             Self::BadVersion => f.write_str("not an SSH 2.0 client"),
+            Self::Compression { what } => write!(f, "bad compressed data: {what}"),
             Self::NoCommonAlgorithm { list } => write!(f, "no common {list}"),
             Self::KeyExchange { what } => write!(f, "key exchange failed: {what}"),
             Self::WindowOverrun { channel } => write!(f, "window of channel {channel} overrun"),
@@ -86,6 +90,7 @@ mod tests {
     fn the_peer_is_told_the_rfcs_reason() {
         for (error, reason) in [
             (ProtocolError::BadTag, 5),
+            (ProtocolError::Compression { what: "stream" }, 6),
             (ProtocolError::BadVersion, 8),
             (ProtocolError::ServiceNotAvailable, 7),
             (ProtocolError::NoCommonAlgorithm { list: "cipher" }, 3),

@@ -7,6 +7,7 @@
 use agent_helper::wire::Bytes;
 use zeroize::Zeroizing;
 
+use super::compression::Compressed;
 use super::crypto::Random;
 use super::crypto::cipher::{DirectionKeys, Opener, Sealer};
 use super::crypto::hash::Hash;
@@ -36,6 +37,8 @@ pub(super) struct Exchanges {
     wanted: bool,
     /// The first exchange is over.
     keyed: bool,
+    /// By the last exchange.
+    compressed: Compressed,
     algorithms: String,
     /// What the client offered where nothing was in common.
     unmatched: Option<String>,
@@ -92,6 +95,7 @@ pub(super) struct Settled {
     pub(super) limit_in_bytes: u64,
     pub(super) limit_out_bytes: u64,
     pub(super) wanted: bool,
+    pub(super) compressed: Compressed,
     pub(super) algorithms: String,
 }
 
@@ -122,6 +126,7 @@ impl Exchanges {
             limit_out_bytes: u64::MAX,
             wanted: false,
             keyed: false,
+            compressed: Compressed::default(),
             algorithms: String::new(),
             unmatched: None,
         }
@@ -138,6 +143,7 @@ impl Exchanges {
             limit_out_bytes: settled.limit_out_bytes,
             wanted: settled.wanted,
             keyed: true,
+            compressed: settled.compressed,
             algorithms: settled.algorithms,
             unmatched: None,
         }
@@ -155,6 +161,7 @@ impl Exchanges {
             limit_in_bytes: self.limit_in_bytes,
             limit_out_bytes: self.limit_out_bytes,
             wanted: self.wanted,
+            compressed: self.compressed,
             algorithms: self.algorithms,
         })
     }
@@ -178,6 +185,11 @@ impl Exchanges {
     /// Whether the first exchange is over.
     pub(super) fn is_keyed(&self) -> bool {
         self.keyed
+    }
+
+    /// Where packets are compressed, under the keys that are in use or about to be.
+    pub(super) fn compressed(&self) -> Compressed {
+        self.compressed
     }
 
     pub(super) fn is_strict(&self) -> bool {
@@ -393,7 +405,8 @@ impl Exchanges {
             fields.put_string(signature);
         });
         outgoing.message(message::NEWKEYS, |_| {});
-        outgoing.install(sealer, self.markers.strict);
+        self.compressed = state.agreed.compressed;
+        outgoing.install(sealer, self.compressed.outgoing, self.markers.strict);
         if first && self.markers.ext_info {
             send_ext_info(setup, outgoing);
         }

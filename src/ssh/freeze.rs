@@ -9,6 +9,7 @@ use agent_helper::wire_struct;
 use zeroize::Zeroize;
 
 use super::channel::Channels;
+use super::compression::Compressed;
 use super::connection::{Connection, Service};
 use super::core::{Core, Life};
 use super::crypto::Random;
@@ -39,6 +40,8 @@ wire_struct! {
         pub session_id: Bytes,
         /// The client wants EXT_INFO; strict KEX.
         pub markers: (bool, bool),
+        /// Packets are compressed from authentication on, in and out.
+        pub compressed: (bool, bool),
         /// New keys were asked for.
         pub rekey_wanted: bool,
         /// For log lines.
@@ -96,6 +99,7 @@ impl Core {
             client_version: settled.client_version,
             session_id: settled.session_id,
             markers: (settled.markers.ext_info, settled.markers.strict),
+            compressed: (settled.compressed.incoming, settled.compressed.outgoing),
             rekey_wanted: settled.wanted,
             algorithms: settled.algorithms.as_str().into(),
             unread: unread.into(),
@@ -161,6 +165,10 @@ impl Frozen {
             limit_in_bytes: self.limits.0,
             limit_out_bytes: self.limits.1,
             wanted: self.rekey_wanted,
+            compressed: Compressed {
+                incoming: self.compressed.0,
+                outgoing: self.compressed.1,
+            },
             algorithms,
         });
         let connection = Connection {

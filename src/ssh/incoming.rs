@@ -1,10 +1,11 @@
-//! From the socket to payloads: the inbox, packet boundaries, opening in place.
+//! From the socket to payloads: the inbox, packet boundaries, opening in place, decompression.
 //!
 //! Memory follows the bytes that came, never the length that a packet claims.
 
 use std::ops::Range;
 
 use super::buffer::Buffer;
+use super::compression::{Delayed, Inflater};
 use super::crypto::cipher::Opener;
 use super::error::ProtocolError;
 use super::ident;
@@ -24,6 +25,7 @@ pub(super) struct Packet {
 pub(super) struct Incoming {
     buffer: Buffer,
     opener: Opener,
+    compression: Delayed<Inflater>,
     sequence: u32,
     /// The packet_length at the front, once known: the opener must see a head once only.
     length: Option<usize>,
@@ -49,6 +51,7 @@ impl Incoming {
         let mut incoming = Self {
             buffer: Buffer::default(),
             opener,
+            compression: Delayed::default(),
             sequence,
             length: None,
             current: 0,
@@ -96,9 +99,12 @@ impl Incoming {
         }
     }
 
-    /// The queued bytes; a packet's payload is a range of them.
+    /// Where a packet's payload, or the line, is a range of.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.buffer.filled()
+        match self.compression.stream() {
+            Some(inflater) => inflater.bytes(),
+            None => self.buffer.filled(),
+        }
     }
 
     /// Takes the client's identification line, before any packet.
@@ -125,7 +131,10 @@ impl Incoming {
         self.opener
             .open(self.sequence, packet, tag)
             .map_err(|_| ProtocolError::BadTag)?;
-        let payload = packet::payload(packet)?;
+        let mut payload = packet::payload(packet)?;
+        if let Some(inflater) = self.compression.stream_mut() {
+            payload = 0..inflater.inflate(packet.get(payload).unwrap_or_default())?;
+        }
         let sequence = self.count(whole)?;
         self.current = whole;
         self.length = None;
@@ -138,8 +147,9 @@ impl Incoming {
     }
 
     /// New keys, from the packet after the current one on.
-    pub(super) fn install(&mut self, opener: Opener, reset_sequence: bool) {
+    pub(super) fn install(&mut self, opener: Opener, compressed: bool, reset_sequence: bool) {
         self.opener = opener;
+        self.compression.new_keys(compressed);
         self.bytes_since_keys = 0;
         self.packets_since_keys = 0;
         if reset_sequence {
@@ -147,9 +157,10 @@ impl Incoming {
         }
     }
 
-    /// After authentication the larger ceiling holds.
-    pub(super) fn authenticated(&mut self) {
+    /// After authentication the larger ceiling holds, and compression begins where agreed on.
+    pub(super) fn authenticated(&mut self, compressed: bool) {
         self.ceiling = limits::PACKET_BYTES;
+        self.compression.authenticated(compressed);
     }
 
     pub(super) fn sequence(&self) -> u32 {
@@ -179,11 +190,15 @@ impl Incoming {
     pub(super) fn release(&mut self) {
         self.drop_current();
         self.buffer.release();
+        if let Some(inflater) = self.compression.stream_mut() {
+            inflater.release();
+        }
         self.read_bytes = limits::INBOX_FIRST_BYTES;
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.buffer.capacity()
+        let inflated = self.compression.stream().map_or(0, Inflater::memory_bytes);
+        self.buffer.capacity() + inflated
     }
 
     /// The whole packet at the front, as far as its length is known.

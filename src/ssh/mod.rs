@@ -9,6 +9,7 @@
 pub mod auth;
 mod buffer;
 mod channel;
+mod compression;
 mod connection;
 pub mod core;
 pub mod crypto;

@@ -2,6 +2,7 @@
 
 use agent_helper::wire::Bytes;
 
+use super::compression::{Compressed, DELAYED};
 use super::crypto::cipher::{Cipher, Mac};
 use super::crypto::kex::Kex;
 use super::error::ProtocolError;
@@ -55,6 +56,8 @@ pub struct Agreed {
     pub incoming: Protection,
     /// To the client.
     pub outgoing: Protection,
+    /// Where packets are compressed.
+    pub compressed: Compressed,
     /// The client sent its first exchange message on a wrong guess: it is to be dropped.
     pub wrong_guess: bool,
 }
@@ -84,8 +87,8 @@ pub fn server_kexinit(setup: &Setup, cookie: [u8; COOKIE_BYTES], first: bool) ->
     payload.put_name_list(cipher_names(setup));
     payload.put_name_list(mac_names(setup));
     payload.put_name_list(mac_names(setup));
-    payload.put_string(b"none");
-    payload.put_string(b"none");
+    payload.put_name_list(compression_names(setup));
+    payload.put_name_list(compression_names(setup));
     payload.put_string(b"");
     payload.put_string(b"");
     payload.put_boolean(false);
@@ -146,7 +149,8 @@ impl<'a> KexInit<'a> {
             "cipher" => self.cipher_out,
             "MAC" if fails(self.mac_in, &mut mac_names(setup)) => self.mac_in,
             "MAC" => self.mac_out,
-            _ => self.compression_in,
+            _ if fails(self.compression_in, &mut compression_names(setup)) => self.compression_in,
+            _ => self.compression_out,
         }
     }
 
@@ -167,9 +171,10 @@ impl<'a> KexInit<'a> {
             .unwrap_or_default();
         let incoming = protection(setup, self.cipher_in, self.mac_in)?;
         let outgoing = protection(setup, self.cipher_out, self.mac_out)?;
-        for list in [self.compression_in, self.compression_out] {
-            first_common(list, std::iter::once(&b"none"[..]), "compression")?;
-        }
+        let compressed = Compressed {
+            incoming: is_compressed(setup, self.compression_in)?,
+            outgoing: is_compressed(setup, self.compression_out)?,
+        };
         let same_first = names(self.kex).next() == kex_names(setup).next()
             && names(self.host_key).next() == host_key_algorithms(setup).map(|(n, _)| n).next();
         Ok(Agreed {
@@ -179,6 +184,7 @@ impl<'a> KexInit<'a> {
             host_key,
             incoming,
             outgoing,
+            compressed,
             wrong_guess: self.guess_follows && !same_first,
         })
     }
@@ -187,13 +193,20 @@ impl<'a> KexInit<'a> {
 impl Agreed {
     /// The algorithms in words, for log lines. All names are ours.
     pub fn describe(&self) -> String {
-        let direction = |protection: Protection| match protection.mac {
-            Some(mac) => format!("{} {}", protection.cipher.name(), mac.name()),
-            None => protection.cipher.name().to_owned(),
+        let direction = |protection: Protection, compressed| {
+            let mut words = protection.cipher.name().to_owned();
+            if let Some(mac) = protection.mac {
+                words = format!("{words} {}", mac.name());
+            }
+            if compressed {
+                words.push_str(" zlib@openssh.com");
+            }
+            words
         };
         let kex = String::from_utf8_lossy(&self.kex_name);
         let host_key = String::from_utf8_lossy(&self.host_key_algorithm);
-        let (incoming, outgoing) = (direction(self.incoming), direction(self.outgoing));
+        let incoming = direction(self.incoming, self.compressed.incoming);
+        let outgoing = direction(self.outgoing, self.compressed.outgoing);
         if incoming == outgoing {
             return format!("{kex} {host_key} {incoming}");
         }
@@ -216,6 +229,11 @@ fn protection(setup: &Setup, ciphers: &[u8], macs: &[u8]) -> Result<Protection, 
         cipher,
         mac: Some(mac),
     })
+}
+
+fn is_compressed(setup: &Setup, theirs: &[u8]) -> Result<bool, ProtocolError> {
+    let name = first_common(theirs, compression_names(setup), "compression")?;
+    Ok(name == DELAYED)
 }
 
 fn first_common<'a, 's>(
@@ -259,6 +277,11 @@ fn mac_names(setup: &Setup) -> impl Iterator<Item = &[u8]> {
         .iter()
         .map(|name| &**name)
         .filter(|name| Mac::by_name(name).is_some())
+}
+
+fn compression_names(setup: &Setup) -> impl Iterator<Item = &[u8]> {
+    let delayed = setup.compression.then_some(DELAYED);
+    std::iter::once(&b"none"[..]).chain(delayed)
 }
 
 fn host_key_algorithms(setup: &Setup) -> impl Iterator<Item = (&[u8], &Bytes)> {

@@ -1,7 +1,8 @@
-//! From payloads to the socket: building packets in the outbox, sealing them in place, and holding
-//! messages back while keys change (RFC 4253 section 7.1).
+//! From payloads to the socket: building packets in the outbox, compressing and sealing them in place,
+//! and holding messages back while keys change (RFC 4253 section 7.1).
 
 use super::buffer::Buffer;
+use super::compression::{Deflater, Delayed};
 use super::crypto::Random;
 use super::crypto::cipher::Sealer;
 use super::error::ProtocolError;
@@ -16,6 +17,7 @@ const TAG_MAX_BYTES: usize = 64;
 pub(super) struct Outgoing {
     buffer: Buffer,
     sealer: Sealer,
+    compression: Delayed<Deflater>,
     sequence: u32,
     bytes_since_keys: u64,
     packets_since_keys: u64,
@@ -51,6 +53,7 @@ impl Outgoing {
         let mut outgoing = Self {
             buffer: Buffer::default(),
             sealer,
+            compression: Delayed::default(),
             sequence,
             bytes_since_keys: 0,
             packets_since_keys: 0,
@@ -130,13 +133,19 @@ impl Outgoing {
 
     /// Our NEWKEYS went out: everything behind it is under the new keys. [`Self::stop_holding`]
     /// follows, once what must come first was sent.
-    pub(super) fn install(&mut self, sealer: Sealer, reset_sequence: bool) {
+    pub(super) fn install(&mut self, sealer: Sealer, compressed: bool, reset_sequence: bool) {
         self.sealer = sealer;
+        self.compression.new_keys(compressed);
         self.bytes_since_keys = 0;
         self.packets_since_keys = 0;
         if reset_sequence {
             self.sequence = 0;
         }
+    }
+
+    /// SSH_MSG_USERAUTH_SUCCESS went out: everything behind it is compressed where agreed on.
+    pub(super) fn authenticated(&mut self, compressed: bool) {
+        self.compression.authenticated(compressed);
     }
 
     /// Sends what was held back, in order.
@@ -200,10 +209,14 @@ impl Outgoing {
         self.buffer.release();
         self.scratch = Vec::new();
         self.held.shrink_to_fit();
+        if let Some(deflater) = self.compression.stream_mut() {
+            deflater.release();
+        }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.buffer.capacity() + self.scratch.capacity() + self.held.capacity()
+        let packed = self.compression.stream().map_or(0, Deflater::memory_bytes);
+        self.buffer.capacity() + self.scratch.capacity() + self.held.capacity() + packed
     }
 
     fn hold(&mut self, payload: &[u8]) {
@@ -223,8 +236,27 @@ impl Outgoing {
         self.seal(payload.len());
     }
 
+    /// Puts the compressed form of the payload into its place; gives its length.
+    fn compress(&mut self, payload_bytes: usize) -> usize {
+        let Some(deflater) = self.compression.stream_mut() else {
+            return payload_bytes;
+        };
+        let end = HEADER_BYTES + payload_bytes;
+        let room = self.buffer.room(end);
+        let packed = deflater.deflate(room.get(HEADER_BYTES..end).unwrap_or_default());
+        // It may have grown, and takes room for all of the packet at once: more room later would not
+        // bring along what is not queued yet.
+        let end = HEADER_BYTES + packed.len();
+        let room = self.buffer.room(end + PADDING_MAX_BYTES + TAG_MAX_BYTES);
+        if let Some(place) = room.get_mut(HEADER_BYTES..end) {
+            place.copy_from_slice(packed);
+        }
+        packed.len()
+    }
+
     /// Makes a packet of the payload that is in its place behind the header.
     fn seal(&mut self, payload_bytes: usize) {
+        let payload_bytes = self.compress(payload_bytes);
         let alignment = Alignment {
             block_bytes: self.sealer.block_bytes(),
             length_is_padded: self.sealer.length_is_padded(),

@@ -19,6 +19,8 @@ wire_struct! {
         pub ciphers: Vec<Bytes>,
         /// MACs, both directions.
         pub macs: Vec<Bytes>,
+        /// Whether `zlib@openssh.com` is offered behind `none`, both directions.
+        pub compression: bool,
         /// PubkeyAcceptedAlgorithms, for `server-sig-algs`.
         pub signature_algorithms: Vec<Bytes>,
         /// RekeyLimit in bytes; 0: the cipher's default (protocol-facts: 2^32 blocks, or 1 GiB for

@@ -8,6 +8,10 @@ use agent::ssh::crypto::cipher::{Cipher, DirectionKeys, Mac, Opener, Sealer};
 use agent::ssh::crypto::hash::Hash;
 use agent::ssh::message;
 use agent::ssh::wire::{Reader, Writer};
+use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
+use miniz_oxide::deflate::stream::deflate;
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZFlush};
 use ring::agreement::{
     Algorithm, ECDH_P256, ECDH_P384, EphemeralPrivateKey, UnparsedPublicKey, X25519,
     agree_ephemeral,
@@ -25,6 +29,8 @@ pub struct Habits {
     pub ciphers: Vec<&'static str>,
     pub macs: Vec<&'static str>,
     pub compression: Vec<&'static str>,
+    /// From the server, where that is another list.
+    pub compression_back: Option<Vec<&'static str>>,
     /// Sends an exchange message right behind KEXINIT, and says so.
     pub guess: Option<Vec<u8>>,
     /// Answers KEXINIT, NEWKEYS and so on by itself.
@@ -42,6 +48,7 @@ impl Default for Habits {
             ciphers: vec!["chacha20-poly1305@openssh.com"],
             macs: vec!["hmac-sha2-256"],
             compression: vec!["none"],
+            compression_back: None,
             guess: None,
             exchanges_keys: true,
         }
@@ -70,6 +77,11 @@ pub struct Client {
     next_opener: Option<Opener>,
     pub session_id: Vec<u8>,
     strict_agreed: bool,
+    /// Sending, receiving: whether compression was agreed on, and the stream once it began.
+    compresses: (bool, bool),
+    pub deflater: Option<Box<CompressorOxide>>,
+    pub inflater: Option<Box<InflateState>>,
+    authenticated: bool,
     /// Messages that wait for the exchange to end.
     held: VecDeque<Vec<u8>>,
     pub exchanges: usize,
@@ -113,6 +125,10 @@ impl Client {
             next_opener: None,
             session_id: Vec::new(),
             strict_agreed: false,
+            compresses: (false, false),
+            deflater: None,
+            inflater: None,
+            authenticated: false,
             held: VecDeque::new(),
             exchanges: 0,
             numbers: Vec::new(),
@@ -175,8 +191,17 @@ impl Client {
         self.wire.extend_from_slice(&packet);
     }
 
-    /// A sealed packet with the least padding; not sent.
+    /// A sealed packet with the least padding, compressed where that was agreed on; not sent.
     pub fn packet(&mut self, payload: &[u8]) -> Vec<u8> {
+        let packed = match &mut self.deflater {
+            Some(stream) => deflated(stream, payload),
+            None => payload.to_vec(),
+        };
+        self.packet_as_is(&packed)
+    }
+
+    /// A sealed packet of these very bytes; not sent.
+    pub fn packet_as_is(&mut self, payload: &[u8]) -> Vec<u8> {
         let block = self.sealer.block_bytes();
         let head = if self.sealer.length_is_padded() { 5 } else { 1 };
         let mut padding = block - (head + payload.len()) % block;
@@ -212,6 +237,11 @@ impl Client {
         }
         while let Some(payload) = self.next_payload() {
             self.numbers.push(payload[0]);
+            if payload[0] == message::USERAUTH_SUCCESS {
+                self.authenticated = true;
+                self.start_deflating();
+                self.start_inflating();
+            }
             if !(self.habits.exchanges_keys && self.exchange_step(&payload)) {
                 self.inbox.push_back(payload);
             }
@@ -251,7 +281,11 @@ impl Client {
         self.length = None;
         let padding = usize::from(packet[4]);
         assert!(padding >= 4, "padding below RFC 4253's minimum");
-        Some(packet[5..packet.len() - padding].to_vec())
+        let payload = &packet[5..packet.len() - padding];
+        match &mut self.inflater {
+            Some(stream) => Some(inflated(stream, payload)),
+            None => Some(payload.to_vec()),
+        }
     }
 
     /// Starts an exchange.
@@ -281,9 +315,14 @@ impl Client {
         payload.put_bytes(&[0x42; 16]);
         payload.put_string(list(&kex).as_bytes());
         payload.put_string(list(&habits.host_key).as_bytes());
-        for names in [&habits.ciphers, &habits.macs, &habits.compression] {
-            payload.put_string(list(names).as_bytes());
-            payload.put_string(list(names).as_bytes());
+        let back = habits.compression_back.as_ref();
+        for (there, back) in [
+            (&habits.ciphers, &habits.ciphers),
+            (&habits.macs, &habits.macs),
+            (&habits.compression, back.unwrap_or(&habits.compression)),
+        ] {
+            payload.put_string(list(there).as_bytes());
+            payload.put_string(list(back).as_bytes());
         }
         payload.put_string(b"");
         payload.put_string(b"");
@@ -304,6 +343,12 @@ impl Client {
                     let offered = payload.windows(marker.len()).any(|window| window == marker);
                     self.strict_agreed = offered && self.habits.strict;
                 }
+                let zlib = b"zlib@openssh.com";
+                let offered = payload.windows(zlib.len()).any(|window| window == zlib);
+                let agreed = |names: &[&str]| offered && names[0].as_bytes() == zlib;
+                let there = &self.habits.compression;
+                let back = self.habits.compression_back.as_ref().unwrap_or(there);
+                self.compresses = (agreed(there), agreed(back));
                 self.their_kexinit = Some(payload.to_vec());
                 self.send_public();
             }
@@ -316,6 +361,7 @@ impl Client {
                     return true;
                 };
                 self.opener = opener;
+                self.start_inflating();
                 if self.strict_agreed {
                     self.receive_sequence = 0;
                 }
@@ -402,6 +448,7 @@ impl Client {
             mac_key: &mac_key,
         };
         self.next_opener = Some(Opener::new(cipher, mac, &keys_in).unwrap());
+        self.start_deflating();
         if self.strict_agreed {
             self.send_sequence = 0;
         }
@@ -409,6 +456,19 @@ impl Client {
             self.send_now(&payload);
         }
         Some(())
+    }
+
+    /// As OpenSSH's client does: delayed until SUCCESS came, then anew with each NEWKEYS.
+    fn start_deflating(&mut self) {
+        let begins = self.authenticated && self.compresses.0;
+        // Level 6, with a zlib header.
+        let flags = create_comp_flags_from_zip_params(6, 15, 0);
+        self.deflater = begins.then(|| Box::new(CompressorOxide::new(flags)));
+    }
+
+    fn start_inflating(&mut self) {
+        let begins = self.authenticated && self.compresses.1;
+        self.inflater = begins.then(|| InflateState::new_boxed(DataFormat::Zlib));
     }
 
     /// Whether an exchange is under way on this side.
@@ -431,5 +491,33 @@ impl Client {
         let reason = reader.u32("reason").unwrap();
         let text = reader.string("text").unwrap();
         Some((reason, String::from_utf8(text.to_vec()).unwrap()))
+    }
+}
+
+/// The next part of a stream.
+pub fn deflated(stream: &mut CompressorOxide, payload: &[u8]) -> Vec<u8> {
+    let mut packed = vec![0; payload.len() + payload.len() / 10 + 1000];
+    let step = deflate(stream, payload, &mut packed, MZFlush::Sync);
+    assert_eq!(step.bytes_consumed, payload.len());
+    packed.truncate(step.bytes_written);
+    packed
+}
+
+fn inflated(stream: &mut InflateState, packed: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0; 1 << 20];
+    let (mut taken, mut len) = (0, 0);
+    loop {
+        let step = inflate(stream, &packed[taken..], &mut payload[len..], MZFlush::None);
+        taken += step.bytes_consumed;
+        len += step.bytes_written;
+        if step.bytes_consumed + step.bytes_written == 0 {
+            assert_eq!(
+                taken,
+                packed.len(),
+                "the server's stream is damaged: {step:?}"
+            );
+            payload.truncate(len);
+            return payload;
+        }
     }
 }

@@ -155,6 +155,7 @@ pub fn setup() -> Setup {
             "hmac-sha2-256",
             "hmac-sha2-512",
         ]),
+        compression: true,
         signature_algorithms: list(&["ssh-ed25519", "rsa-sha2-256"]),
         rekey_bytes: 0,
         rekey_s: 0,

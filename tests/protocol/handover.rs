@@ -11,7 +11,7 @@ use crate::dialogue::{
 use crate::login::{PROTECTIONS, protected};
 
 /// A dialogue with an unanswered authentication request.
-fn waiting(habits: Habits) -> Dialogue {
+pub fn waiting(habits: Habits) -> Dialogue {
     let mut dialogue = Dialogue::in_auth(habits);
     dialogue.client.send(&auth_request());
     dialogue.run();
@@ -20,7 +20,7 @@ fn waiting(habits: Habits) -> Dialogue {
 }
 
 /// Puts the thawed core in the place of the frozen one.
-fn hand_over(dialogue: &mut Dialogue) {
+pub fn hand_over(dialogue: &mut Dialogue) {
     let other = Core::new(&setup(), [0; 16], Random::system());
     let frozen = std::mem::replace(&mut dialogue.core, other)
         .freeze()

@@ -5,6 +5,7 @@
 mod bodies;
 mod channels;
 mod client;
+mod compression;
 mod corpora;
 mod dialogue;
 mod exchange;

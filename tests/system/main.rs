@@ -16,6 +16,7 @@ mod agents;
 mod algorithms;
 mod certificates;
 mod clients;
+mod compression;
 mod configuration;
 mod fail2ban;
 mod files;
@@ -41,6 +42,7 @@ fn main() {
         agents::CASES,
         algorithms::CASES,
         certificates::CASES,
+        compression::CASES,
         configuration::CASES,
         fail2ban::CASES,
         files::CASES,

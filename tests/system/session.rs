@@ -75,7 +75,7 @@ asyncio.run(main())
     assert_eq!(out, expected);
 }
 
-fn run_python(server: &Server, user: &User, program: &str) -> String {
+pub fn run_python(server: &Server, user: &User, program: &str) -> String {
     let mut python = std::process::Command::new(clients::python());
     python
         .args(["-c", program, &user.name])
