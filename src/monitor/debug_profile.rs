@@ -45,7 +45,7 @@ impl Monitor {
                 let frame = MonitorToDebug::Profiling;
                 return self.tell_debug(number, &frame, &[pipe.as_fd()]);
             }
-            Err(answer) => answer,
+            Err(answer) => *answer,
         };
         self.tell_debug(number, &answer, &[]);
     }
@@ -56,8 +56,8 @@ impl Monitor {
         seconds: u32,
         process: Option<&[u8]>,
         who: &str,
-    ) -> Result<OwnedFd, MonitorToDebug> {
-        let invalid = |what: &str| MonitorToDebug::Invalid { what: what.into() };
+    ) -> Result<OwnedFd, Box<MonitorToDebug>> {
+        let invalid = |what: &str| Box::new(MonitorToDebug::Invalid { what: what.into() });
         let kind = Kind::from_number(kind).ok_or_else(|| invalid("no such profile"))?;
         let most = self.generation.options.debug.profile_max_s;
         if seconds > most {
@@ -77,9 +77,9 @@ impl Monitor {
             && *until > now
         {
             let left = until.duration_since(now).as_secs() + 1;
-            return Err(MonitorToDebug::Busy {
+            return Err(Box::new(MonitorToDebug::Busy {
                 seconds: u32::try_from(left).unwrap_or(u32::MAX),
-            });
+            }));
         }
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| invalid(&format!("no pipe: {error}")))?;
@@ -134,12 +134,12 @@ impl Monitor {
         kind: Kind,
         time: Duration,
         writer: OwnedFd,
-    ) -> Result<(), MonitorToDebug> {
+    ) -> Result<(), Box<MonitorToDebug>> {
         // This process never waits for a reader: the pipe takes all of it.
         let _ = fcntl_setpipe_size(&writer, PROFILE_MAX_BYTES);
         let _ = rustix::io::ioctl_fionbio(&writer, true);
         let Some(running) = profile::begin(kind) else {
-            return Err(MonitorToDebug::Busy { seconds: 1 });
+            return Err(Box::new(MonitorToDebug::Busy { seconds: 1 }));
         };
         self.profiles.own = Some((running, writer));
         self.timers.after(time, Deadline::OwnProfile);

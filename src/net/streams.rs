@@ -267,6 +267,9 @@ impl Streams {
     }
 }
 
+/// Is shown what passes.
+type Observe<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// Reads until there is nothing more, no room, or another's turn. Clears `ready` when there is
 /// nothing more for now; true: the stream ended. `observe` sees what passes.
 pub(super) fn pump(
@@ -275,7 +278,7 @@ pub(super) fn pump(
     stream: Stream,
     descriptor: &Option<OwnedFd>,
     ready: &mut bool,
-    (terminal, observe): (bool, &mut dyn FnMut(&[u8])),
+    (terminal, observe): (bool, Observe<'_>),
 ) -> bool {
     let Some(descriptor) = descriptor else {
         *ready = false;

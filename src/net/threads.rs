@@ -45,11 +45,14 @@ pub(super) struct Place {
     pub facts: Arc<Facts>,
 }
 
+/// What the main thread knows of a connection.
+type Known = (Arc<Mailbox>, Arc<Facts>);
+
 /// All connections of this process.
 #[derive(Debug)]
 pub(super) struct Threads {
     monitor: Arc<MonitorLink>,
-    mailboxes: Mutex<BTreeMap<u32, (Arc<Mailbox>, Arc<Facts>)>>,
+    mailboxes: Mutex<BTreeMap<u32, Known>>,
     /// Tells the main thread that a connection ended.
     ended: Option<OwnedFd>,
 }

@@ -120,7 +120,7 @@ impl Message {
             self.0.push((value & 0x7f) as u8 | 0x80); // seven bits
             value >>= 7;
         }
-        self.0.push(value as u8); // below 128
+        self.0.push((value & 0x7f) as u8); // it is below 128
     }
 
     fn number(&mut self, field: u64, value: u64) {

@@ -86,7 +86,9 @@ impl Drop for Registered {
         let mut threads = threads();
         if let Some(index) = threads.all.iter().position(|thread| thread.id == self.0) {
             let thread = threads.all.swap_remove(index);
-            thread.timer.map(stop_timer);
+            if let Some(timer) = thread.timer {
+                stop_timer(timer);
+            }
         }
     }
 }
@@ -141,7 +143,9 @@ impl Sampler {
         let mut threads = threads();
         threads.interval = None;
         for thread in &mut threads.all {
-            thread.timer.take().map(stop_timer);
+            if let Some(timer) = thread.timer.take() {
+                stop_timer(timer);
+            }
         }
         drop(threads);
         OPEN.store(false, Ordering::SeqCst);

@@ -235,8 +235,8 @@ fn the_file_server_hands_over_what_it_opens() {
     assert_eq!(first, SessionToNet::ServesFiles { session: 1 });
     let (started, mut ends) = login.net.receive::<SessionToNet>();
     assert!(matches!(started, SessionToNet::Started { session: 1, .. }));
-    let mut output = std::fs::File::from(ends.remove(1));
-    let mut input = std::fs::File::from(ends.remove(0));
+    let mut output = fs::File::from(ends.remove(1));
+    let mut input = fs::File::from(ends.remove(0));
     input.write_all(b"\0\0\0\x05\x01\0\0\0\x03").unwrap();
     let open = b"\0\0\0\x15\x03\0\0\0\x09\0\0\0\x04file\0\0\0\x01\0\0\0\0";
     input.write_all(open).unwrap();
@@ -246,7 +246,7 @@ fn the_file_server_hands_over_what_it_opens() {
         "{file:?}"
     );
     let mut content = String::new();
-    let mut file = std::fs::File::from(descriptors.remove(0));
+    let mut file = fs::File::from(descriptors.remove(0));
     file.read_to_string(&mut content).unwrap();
     assert_eq!(content, "content");
     assert!(file.write_all(b"x").is_err(), "opened for reading");

@@ -10,7 +10,6 @@ pub const CLOSE: u8 = 4;
 pub const READ: u8 = 5;
 pub const WRITE: u8 = 6;
 pub const LSTAT: u8 = 7;
-pub const FSTAT: u8 = 8;
 pub const SETSTAT: u8 = 9;
 pub const OPENDIR: u8 = 11;
 pub const READDIR: u8 = 12;

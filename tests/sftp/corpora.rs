@@ -43,7 +43,7 @@ fn mutations_hold_too() {
             match below(4) {
                 0 if !input.is_empty() => input[at] = [0, 1, 4, 0x7f, 0x80, 0xff][below(6)],
                 1 => input.truncate(at),
-                2 => input.insert(at.min(input.len()), below(256) as u8),
+                2 => input.insert(at.min(input.len()), u8::try_from(below(256)).unwrap()),
                 _ if !input.is_empty() => input[at] ^= 1 << below(8),
                 _ => {}
             }

@@ -161,7 +161,9 @@ fn write(numbers: &mut Numbers, client: &mut Client, ours: &Path, twin: &Path) {
         (found, wanted) => panic!("open {ours:?} {flags}: {found:?}, {wanted:?}"),
     };
     let (offset, len) = (numbers.below(20_000) as u64, numbers.below(3000));
-    let data: Vec<u8> = (0..len).map(|_| numbers.below(256) as u8).collect();
+    let data: Vec<u8> = (0..len)
+        .map(|_| u8::try_from(numbers.below(256)).unwrap())
+        .collect();
     if has(2) {
         assert_eq!(client.write(&handle, offset, &data), 0);
         file.write_all_at(&data, offset).unwrap();

@@ -111,7 +111,9 @@ fn round(port: u16, data: &[u8]) -> Vec<u8> {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
+    (0..len)
+        .map(|n| u8::try_from((n * 7 + n / 251) % 256).unwrap())
+        .collect()
 }
 
 fn assert_echo(port: u16, len: usize) {
@@ -274,7 +276,7 @@ fn socks(world: &World) {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer, [5, 0]);
     let name = b"localhost";
-    let mut request = vec![5, 1, 0, 3, name.len() as u8];
+    let mut request = vec![5, 1, 0, 3, 9];
     request.extend(name);
     request.extend(service.to_be_bytes());
     stream.write_all(&request).unwrap();

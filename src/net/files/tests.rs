@@ -41,7 +41,9 @@ impl Numbers {
     }
 
     fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
+        (0..len)
+            .map(|_| u8::try_from(self.below(256)).unwrap())
+            .collect()
     }
 }
 
