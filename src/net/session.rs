@@ -215,10 +215,10 @@ impl Session {
         if !self.is_running() {
             return 0;
         }
-        let done = self
-            .streams
-            .flush_input()
-            .unwrap_or_else(|_| self.close_input());
+        let (mut done, result) = self.streams.flush_input();
+        if result.is_err() {
+            done += self.close_input();
+        }
         self.streams.end_drained_input();
         done
     }

@@ -128,25 +128,28 @@ impl Streams {
         self.client_ended = true;
     }
 
-    /// Writes what waits for the program; gives how much of it went.
-    pub(super) fn flush_input(&mut self) -> Result<usize, Errno> {
-        let Some(input) = &self.input else {
-            return Ok(0);
-        };
+    /// Writes what waits for the program; gives how much of it went, also where it met an error.
+    pub(super) fn flush_input(&mut self) -> (usize, Result<(), Errno>) {
         let mut total = 0;
+        let Some(input) = &self.input else {
+            return (total, Ok(()));
+        };
         loop {
             let waiting = self.pending.bytes();
             let written = match &mut self.files {
                 // It may wait for something else than bytes.
-                Some(files) => files.take(waiting, input)?,
-                None if waiting.is_empty() => 0,
-                None => write(input, waiting)?,
+                Some(files) => files.take(waiting, input),
+                None if waiting.is_empty() => Ok(0),
+                None => write(input, waiting),
             };
-            if written == 0 {
-                return Ok(total);
+            match written {
+                Ok(0) => return (total, Ok(())),
+                Ok(written) => {
+                    self.pending.take(written);
+                    total += written;
+                }
+                Err(errno) => return (total, Err(errno)),
             }
-            self.pending.take(written);
-            total += written;
         }
     }
 
@@ -364,6 +367,7 @@ impl Pending {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
 
     fn pipes() -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
         let (stdin, input) = rustix::pipe::pipe().unwrap();
@@ -392,7 +396,9 @@ mod tests {
             let mut buffer = [0; 7_777];
             let len = rustix::io::read(&stdin, &mut buffer).unwrap();
             seen.extend_from_slice(&buffer[..len]);
-            done += streams.flush_input().unwrap();
+            let (more, result) = streams.flush_input();
+            result.unwrap();
+            done += more;
             streams.end_drained_input();
         }
         assert_eq!(seen, data);
@@ -407,7 +413,7 @@ mod tests {
         early.client_eof();
         let (mut streams, stdin, _stdout, _stderr) = pipes();
         streams.inherit_input(early);
-        assert_eq!(streams.flush_input(), Ok(5));
+        assert_eq!(streams.flush_input(), (5, Ok(())));
         streams.end_drained_input();
         let mut buffer = [0; 16];
         assert_eq!(rustix::io::read(&stdin, &mut buffer).unwrap(), 5);
@@ -421,6 +427,16 @@ mod tests {
         assert_eq!(streams.client_data(b"x", true), Err(Errno::PIPE));
         assert_eq!(streams.close_input(), (0, true));
         assert_eq!(streams.client_data(b"xyz", true), Ok(3));
+    }
+
+    #[test]
+    fn what_went_before_an_error_is_counted() {
+        let (mut streams, ..) = pipes();
+        assert_eq!(streams.client_data(&[0; 10], false), Ok(0));
+        // Takes eight bytes at a time, and fails where there are fewer.
+        streams.input = Some(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        assert_eq!(streams.flush_input(), (8, Err(Errno::INVAL)));
+        assert_eq!(streams.close_input(), (2, true));
     }
 
     #[test]
