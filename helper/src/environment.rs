@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use crate::frame::Policy;
 use crate::pattern::{admits, matches};
-use crate::text::decimal;
+use crate::text::{c_string, decimal};
 use crate::wire::Bytes;
 
 /// `env` requests taken, as sshd: more are ignored.
@@ -31,11 +31,7 @@ impl Environment {
         if name.is_empty() || name.contains(&b'=') {
             return;
         }
-        let mut entry = Vec::with_capacity(name.len() + 1 + value.len() + 1);
-        entry.extend_from_slice(name);
-        entry.push(b'=');
-        entry.extend_from_slice(value);
-        let Ok(entry) = CString::new(entry) else {
+        let Ok(entry) = c_string(&[name, b"=", value].concat()) else {
             return;
         };
         let same = |old: &&mut CString| {
@@ -54,8 +50,23 @@ impl Environment {
         &self.entries
     }
 
-    fn set_all<'a>(&mut self, variables: impl IntoIterator<Item = &'a (Bytes, Bytes)>) {
-        for (name, value) in variables {
+    /// Sets those of `variables` whose names are wanted, the first `most` of them.
+    #[inline(never)]
+    fn set_all(
+        &mut self,
+        variables: &[(Bytes, Bytes)],
+        most: usize,
+        is_wanted: &dyn Fn(&[u8]) -> bool,
+    ) {
+        let wanted = variables.iter().filter(|(name, _)| is_wanted(name));
+        for (name, value) in wanted.take(most) {
+            self.set(name, value);
+        }
+    }
+
+    #[inline(never)]
+    fn set_if_any(&mut self, name: &[u8], value: Option<&[u8]>) {
+        if let Some(value) = value {
             self.set(name, value);
         }
     }
@@ -82,47 +93,27 @@ pub struct SessionVariables<'a> {
 pub fn build(policy: &Policy, session: &SessionVariables<'_>) -> (Environment, Vec<u8>) {
     let mut environment = Environment::default();
     let mut complaints = Vec::new();
-    let accepted = |(name, _): &&(Bytes, Bytes)| {
-        policy
-            .accept_env
-            .iter()
-            .any(|pattern| matches(name, pattern))
+    let is_accepted = |name: &[u8]| {
+        let mut patterns = policy.accept_env.iter();
+        patterns.any(|pattern| matches(name, pattern))
     };
-    environment.set_all(
-        session
-            .client
-            .iter()
-            .filter(accepted)
-            .take(CLIENT_VARIABLES_MAX),
-    );
-    let about_connection = |(name, _): &&(Bytes, Bytes)| name.starts_with(b"SSH_");
-    environment.set_all(
-        policy
-            .environment
-            .iter()
-            .filter(|entry| !about_connection(entry)),
-    );
-    if let Some((term, _)) = session.terminal {
-        environment.set(b"TERM", term);
-    }
-    if let Some(display) = session.display {
-        environment.set(b"DISPLAY", display);
-    }
-    environment.set_all(&policy.key_environment);
+    let is_about_connection = |name: &[u8]| name.starts_with(b"SSH_");
+    let (term, terminal) = session.terminal.unzip();
+    environment.set_all(session.client, CLIENT_VARIABLES_MAX, &is_accepted);
+    environment.set_all(&policy.environment, usize::MAX, &|name| {
+        !is_about_connection(name)
+    });
+    environment.set_if_any(b"TERM", term);
+    environment.set_if_any(b"DISPLAY", session.display);
+    environment.set_all(&policy.key_environment, usize::MAX, &|_| true);
     if let Some(file) = session.file {
         add_file(&mut environment, file, policy, &mut complaints);
     }
-    environment.set_all(&policy.set_env);
-    environment.set_all(policy.environment.iter().filter(about_connection));
-    if let Some(path) = session.auth_info {
-        environment.set(b"SSH_USER_AUTH", path);
-    }
-    if let Some((_, path)) = session.terminal {
-        environment.set(b"SSH_TTY", path);
-    }
-    if let Some(command) = session.original_command {
-        environment.set(b"SSH_ORIGINAL_COMMAND", command);
-    }
+    environment.set_all(&policy.set_env, usize::MAX, &|_| true);
+    environment.set_all(&policy.environment, usize::MAX, &is_about_connection);
+    environment.set_if_any(b"SSH_USER_AUTH", session.auth_info);
+    environment.set_if_any(b"SSH_TTY", terminal);
+    environment.set_if_any(b"SSH_ORIGINAL_COMMAND", session.original_command);
     (environment, complaints)
 }
 

@@ -6,7 +6,6 @@
 //! helper can end it with all it started. Source: sshd_config(5) AuthorizedKeysCommand.
 #![forbid(unsafe_code)]
 
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 
 use rustix::fd::OwnedFd;
@@ -21,7 +20,7 @@ use crate::identity::{already_is, become_user};
 use crate::keys::{Answer, CHUNK_BYTES, STATUS_IDENTITY};
 use crate::path::{canonical, check_strict_modes, file_type, open, stat};
 use crate::sys::{self, Forked};
-use crate::text::{c_string, decimal, printable};
+use crate::text::{c_strings, decimal, printable};
 use crate::wire::Bytes;
 
 /// PATH of the command, as sshd's.
@@ -167,17 +166,15 @@ fn become_command(request: &Request<'_>, output: &OwnedFd) -> ! {
         dup2_stdout(output)?;
         dup2_stderr(&null)
     });
-    let arguments = request.arguments.iter().map(|word| c_string(word));
-    let arguments: Result<Vec<CString>, Errno> = arguments.collect();
+    let words: Vec<&[u8]> = request.arguments.iter().map(|word| &**word).collect();
+    let arguments = c_strings(&words);
     let identity = request.identity;
-    let environment = [
-        PATH.to_vec(),
-        [b"USER=", &*identity.name].concat(),
-        [b"LOGNAME=", &*identity.name].concat(),
-        [b"HOME=", &*identity.home].concat(),
-    ];
-    let environment = environment.into_iter().map(|entry| c_string(&entry));
-    let environment: Result<Vec<CString>, Errno> = environment.collect();
+    let environment = c_strings(&[
+        PATH,
+        &[b"USER=", &*identity.name].concat(),
+        &[b"LOGNAME=", &*identity.name].concat(),
+        &[b"HOME=", &*identity.home].concat(),
+    ]);
     if let (Ok(()), Ok(arguments), Ok(environment)) = (connected, arguments, environment)
         && let Some(path) = arguments.first()
     {

@@ -23,7 +23,7 @@ use crate::path::{file_type, open, stat};
 use crate::scp;
 use crate::sftp::{self, server::Account, sharing::Sharing};
 use crate::sys::{self, Forked};
-use crate::text::{c_string, decimal};
+use crate::text::{c_string, c_strings, decimal};
 use crate::wire::Bytes;
 
 /// Exit status where `/etc/nologin` bars the login.
@@ -247,33 +247,20 @@ fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString])
     let own = join(home, b"/.ssh/rc");
     let honoured = !program.is_subsystem && program.policy.permit_user_rc;
     let mut input = program.display.map(|display| &*display.secrets);
-    let arguments = if honoured && stat(&own).is_ok() {
-        let shell = &*program.policy.identity.shell;
-        let line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
-        (
-            shell.to_vec(),
-            vec![last_component(shell).to_vec(), b"-c".to_vec(), line],
-        )
+    let shell = &*program.policy.identity.shell;
+    let line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
+    let by_shell: [&[u8]; 3] = [last_component(shell), b"-c", &line];
+    let (path, arguments): (&[u8], &[&[u8]]) = if honoured && stat(&own).is_ok() {
+        (shell, &by_shell)
     } else if stat(b"/etc/ssh/sshrc").is_ok() {
-        (
-            b"/bin/sh".to_vec(),
-            vec![b"sh".to_vec(), b"/etc/ssh/sshrc".to_vec()],
-        )
+        (b"/bin/sh", &[b"sh", b"/etc/ssh/sshrc"])
     } else if let Some(display) = program.display {
         input = Some(&display.commands);
-        let words: [&[u8]; 3] = [b"xauth", b"-q", b"-"];
-        (display.xauth.clone(), words.map(<[u8]>::to_vec).to_vec())
+        (&display.xauth, &[b"xauth", b"-q", b"-"])
     } else {
         return;
     };
-    let (Ok(path), Ok(arguments)) = (
-        CString::new(arguments.0),
-        arguments
-            .1
-            .into_iter()
-            .map(CString::new)
-            .collect::<Result<Vec<_>, _>>(),
-    ) else {
+    let (Ok(path), Ok(arguments)) = (c_string(path), c_strings(arguments)) else {
         return;
     };
     match sys::fork() {
@@ -313,14 +300,10 @@ fn execute_shell(program: &Program<'_>, command: Option<&[u8]>, environment: &[C
     let shell = &*program.policy.identity.shell;
     let name = last_component(shell);
     let arguments = match command {
-        None => vec![[b"-", name].concat()],
-        Some(command) => vec![name.to_vec(), b"-c".to_vec(), command.to_vec()],
+        None => c_strings(&[&[b"-", name].concat()]),
+        Some(command) => c_strings(&[name, b"-c", command]),
     };
-    let arguments = arguments
-        .into_iter()
-        .map(CString::new)
-        .collect::<Result<Vec<_>, _>>();
-    let errno = match (CString::new(shell), arguments) {
+    let errno = match (c_string(shell), arguments) {
         (Ok(path), Ok(arguments)) if name.len() <= SHELL_NAME_MAX_BYTES => {
             sys::execute(&path, &arguments, environment)
         }

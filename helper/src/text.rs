@@ -68,6 +68,16 @@ pub fn c_string(bytes: &[u8]) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::INVAL)
 }
 
+/// [`c_string`] of each of `list`: arguments, or an environment.
+#[inline(never)]
+pub fn c_strings(list: &[&[u8]]) -> Result<Vec<CString>, Errno> {
+    let mut strings = Vec::with_capacity(list.len());
+    for bytes in list {
+        strings.push(c_string(bytes)?);
+    }
+    Ok(strings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

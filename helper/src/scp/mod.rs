@@ -18,6 +18,7 @@ use rustix::process::{WaitOptions, waitpid};
 
 use crate::path::stat;
 use crate::sys::{self, Forked};
+use crate::text::c_strings;
 use stream::Stream;
 
 /// Words of a command line, all together.
@@ -96,11 +97,8 @@ fn words(
 ) -> Result<Vec<Vec<u8>>, i32> {
     let failed = |_| STATUS_NOT_FOUND;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let arguments = [name, b"-c", &[TELL_WORDS, line].concat()]
-        .into_iter()
-        .map(CString::new)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| STATUS_NOT_FOUND)?;
+    let script = [TELL_WORDS, line].concat();
+    let arguments = c_strings(&[name, b"-c", &script]).map_err(failed)?;
     let child = match sys::fork().map_err(failed)? {
         Forked::Child => {
             // Descriptor 3, without close-on-exec.

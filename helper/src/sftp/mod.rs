@@ -35,7 +35,7 @@ use crate::text::c_string;
 use log::{Log, Sink};
 use names::{Database, Names};
 use options::{Options, Refusal, USAGE};
-use request::KINDS;
+use request::Kind;
 use server::{Account, Server};
 use sharing::Sharing;
 
@@ -148,8 +148,8 @@ fn refuse(refusal: &Refusal) -> i32 {
         Refusal::Help => (sys::standard_error(), USAGE.to_vec(), 1),
         Refusal::Requests => {
             let mut list = Vec::new();
-            for entry in &KINDS {
-                list.extend_from_slice(entry.name.as_bytes());
+            for (_, name) in Kind::all() {
+                list.extend_from_slice(name);
                 list.push(b'\n');
             }
             (sys::standard_output(), list, 0)

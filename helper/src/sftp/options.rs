@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::request::{KINDS, Kind};
+use super::request::Kind;
 
 /// What the arguments say.
 #[derive(Debug, Default)]
@@ -144,8 +144,7 @@ impl Options {
     /// Whether requests of this kind are served at all.
     pub fn permits(&self, kind: Kind) -> bool {
         let bit = 1 << (kind as u32);
-        let changes = KINDS.get(kind as usize).is_none_or(|entry| entry.changes);
-        !(self.read_only && changes)
+        !(self.read_only && kind.changes())
             && self.denied & bit == 0
             && self.allowed.is_none_or(|allowed| allowed & bit != 0)
     }
@@ -159,11 +158,10 @@ fn requests(list: &[u8]) -> Result<u32, Refusal> {
         .split(|&byte| byte == b',')
         .filter(|name| !name.is_empty())
     {
-        let entry = KINDS
-            .iter()
-            .find(|entry| entry.name.as_bytes() == name)
+        let (kind, _) = Kind::all()
+            .find(|(_, known)| *known == name)
             .ok_or_else(|| Refusal::Wrong("an unknown request", name.to_vec()))?;
-        bits |= 1 << (entry.kind as u32);
+        bits |= 1 << (kind as u32);
     }
     Ok(bits)
 }

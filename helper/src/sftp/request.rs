@@ -68,117 +68,113 @@ pub enum Kind {
     UsersGroupsById,
 }
 
-/// What is known of a kind of request.
-#[derive(Debug)]
-pub struct KindEntry {
-    /// The kind.
-    pub kind: Kind,
-    /// Name in deny and allow lists.
-    pub name: &'static str,
-    /// Name and version in the offer, for extensions.
-    pub extension: Option<(&'static str, &'static str)>,
-    /// Changes something. SSH_FXP_OPEN is not marked: its flags decide.
-    pub changes: bool,
-}
-
-const fn plain(kind: Kind, name: &'static str, changes: bool) -> KindEntry {
-    KindEntry {
-        kind,
-        name,
-        extension: None,
-        changes,
-    }
-}
-
-const fn extended(
-    kind: Kind,
-    name: &'static str,
-    full_name: &'static str,
-    version: &'static str,
-    changes: bool,
-) -> KindEntry {
-    KindEntry {
-        kind,
-        name,
-        extension: Some((full_name, version)),
-        changes,
-    }
-}
-
-/// All kinds. The first 18 have the numbers 3 to 20; extensions are offered in this order.
-pub static KINDS: [KindEntry; 29] = [
-    plain(Kind::Open, "open", false),
-    plain(Kind::Close, "close", false),
-    plain(Kind::Read, "read", false),
-    plain(Kind::Write, "write", true),
-    plain(Kind::Lstat, "lstat", false),
-    plain(Kind::Fstat, "fstat", false),
-    plain(Kind::SetStat, "setstat", true),
-    plain(Kind::FsetStat, "fsetstat", true),
-    plain(Kind::OpenDirectory, "opendir", false),
-    plain(Kind::ReadDirectory, "readdir", false),
-    plain(Kind::Remove, "remove", true),
-    plain(Kind::MakeDirectory, "mkdir", true),
-    plain(Kind::RemoveDirectory, "rmdir", true),
-    plain(Kind::RealPath, "realpath", false),
-    plain(Kind::Stat, "stat", false),
-    plain(Kind::Rename, "rename", true),
-    plain(Kind::ReadLink, "readlink", false),
-    plain(Kind::SymbolicLink, "symlink", true),
-    extended(
-        Kind::PosixRename,
-        "posix-rename",
-        "posix-rename@openssh.com",
-        "1",
-        true,
-    ),
-    extended(Kind::StatVfs, "statvfs", "statvfs@openssh.com", "2", false),
-    extended(
-        Kind::FstatVfs,
-        "fstatvfs",
-        "fstatvfs@openssh.com",
-        "2",
-        false,
-    ),
-    extended(
-        Kind::HardLink,
-        "hardlink",
-        "hardlink@openssh.com",
-        "1",
-        true,
-    ),
-    extended(Kind::Fsync, "fsync", "fsync@openssh.com", "1", true),
-    extended(
-        Kind::LsetStat,
-        "lsetstat",
-        "lsetstat@openssh.com",
-        "1",
-        true,
-    ),
-    extended(Kind::Limits, "limits", "limits@openssh.com", "1", false),
-    extended(
-        Kind::ExpandPath,
-        "expand-path",
-        "expand-path@openssh.com",
-        "1",
-        false,
-    ),
-    extended(Kind::CopyData, "copy-data", "copy-data", "1", true),
-    extended(
-        Kind::HomeDirectory,
-        "home-directory",
-        "home-directory",
-        "1",
-        false,
-    ),
-    extended(
-        Kind::UsersGroupsById,
-        "users-groups-by-id",
-        "users-groups-by-id@openssh.com",
-        "1",
-        false,
-    ),
+/// All kinds. The first have the numbers from 3; extensions are offered in this order.
+const KINDS: [Kind; 29] = [
+    Kind::Open,
+    Kind::Close,
+    Kind::Read,
+    Kind::Write,
+    Kind::Lstat,
+    Kind::Fstat,
+    Kind::SetStat,
+    Kind::FsetStat,
+    Kind::OpenDirectory,
+    Kind::ReadDirectory,
+    Kind::Remove,
+    Kind::MakeDirectory,
+    Kind::RemoveDirectory,
+    Kind::RealPath,
+    Kind::Stat,
+    Kind::Rename,
+    Kind::ReadLink,
+    Kind::SymbolicLink,
+    Kind::PosixRename,
+    Kind::StatVfs,
+    Kind::FstatVfs,
+    Kind::HardLink,
+    Kind::Fsync,
+    Kind::LsetStat,
+    Kind::Limits,
+    Kind::ExpandPath,
+    Kind::CopyData,
+    Kind::HomeDirectory,
+    Kind::UsersGroupsById,
 ];
+/// Their names in deny and allow lists. One text: a table of texts is four times as large.
+const NAMES: &[u8] = b"open close read write lstat fstat setstat fsetstat opendir readdir remove \
+    mkdir rmdir realpath stat rename readlink symlink posix-rename statvfs fstatvfs hardlink fsync \
+    lsetstat limits expand-path copy-data home-directory users-groups-by-id";
+/// What follows the name of most extensions.
+const DOMAIN: &[u8] = b"@openssh.com";
+
+impl Kind {
+    /// All kinds with their names in deny and allow lists.
+    pub fn all() -> AllKinds {
+        AllKinds {
+            kinds: &KINDS,
+            names: NAMES,
+        }
+    }
+
+    /// Name in deny and allow lists.
+    #[inline(never)]
+    pub fn name(self) -> &'static [u8] {
+        let is_it = |entry: &(Self, _)| entry.0 == self;
+        Self::all().find(is_it).map_or(b"", |(_, name)| name)
+    }
+
+    /// Changes something. SSH_FXP_OPEN does not count: its flags decide.
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::Write
+                | Self::SetStat
+                | Self::FsetStat
+                | Self::Remove
+                | Self::MakeDirectory
+                | Self::RemoveDirectory
+                | Self::Rename
+                | Self::SymbolicLink
+                | Self::PosixRename
+                | Self::HardLink
+                | Self::Fsync
+                | Self::LsetStat
+                | Self::CopyData
+        )
+    }
+
+    /// What follows the name in the offer, and the version; `None`: no extension.
+    #[inline(never)]
+    pub fn extension(self) -> Option<(&'static [u8], &'static [u8])> {
+        match self {
+            _ if (self as u8) < Self::PosixRename as u8 => None,
+            Self::StatVfs | Self::FstatVfs => Some((DOMAIN, b"2")),
+            Self::CopyData | Self::HomeDirectory => Some((b"", b"1")),
+            _ => Some((DOMAIN, b"1")),
+        }
+    }
+}
+
+/// See [`Kind::all`]. Iterators of the library would be inlined wherever it is used.
+#[derive(Debug)]
+pub struct AllKinds {
+    kinds: &'static [Kind],
+    names: &'static [u8],
+}
+
+impl Iterator for AllKinds {
+    type Item = (Kind, &'static [u8]);
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, kinds) = self.kinds.split_first()?;
+        let end = self.names.iter().position(|&byte| byte == b' ');
+        let (name, rest) = self.names.split_at(end.unwrap_or(self.names.len()));
+        self.kinds = kinds;
+        self.names = rest.get(1..).unwrap_or_default();
+        Some((kind, name))
+    }
+}
 
 /// Number of SSH_FXP_OPEN, the first of the requests.
 const FIRST_NUMBER: u8 = 3;
@@ -261,9 +257,7 @@ pub fn decode<'a>(packet: &'a [u8]) -> Result<Decoded<'a>, Malformed> {
     let number = fields.byte()?;
     let id = fields.u32()?;
     let kind = match number {
-        FIRST_NUMBER..=LAST_NUMBER => KINDS
-            .get(usize::from(number - FIRST_NUMBER))
-            .map(|entry| entry.kind),
+        FIRST_NUMBER..=LAST_NUMBER => KINDS.get(usize::from(number - FIRST_NUMBER)).copied(),
         EXTENDED => match fields.string() {
             Ok(name) => extension(name),
             Err(malformed) => {
@@ -283,15 +277,12 @@ pub fn decode<'a>(packet: &'a [u8]) -> Result<Decoded<'a>, Malformed> {
     })
 }
 
-fn extension(name: &[u8]) -> Option<Kind> {
-    KINDS
-        .iter()
-        .find(|entry| {
-            entry
-                .extension
-                .is_some_and(|(full_name, _)| full_name.as_bytes() == name)
-        })
-        .map(|entry| entry.kind)
+fn extension(full_name: &[u8]) -> Option<Kind> {
+    let is_it = |&(kind, name): &(Kind, &[u8])| {
+        let domain = kind.extension().map(|(domain, _)| domain);
+        domain.is_some() && full_name.strip_prefix(name) == domain
+    };
+    Kind::all().find(is_it).map(|(kind, _)| kind)
 }
 
 fn body<'a>(kind: Kind, fields: &mut Fields<'a>) -> Result<Request<'a>, Malformed> {
@@ -428,9 +419,17 @@ mod tests {
 
     #[test]
     fn each_kind_stands_at_its_number() {
-        for (index, entry) in KINDS.iter().enumerate() {
-            assert_eq!(entry.kind as usize, index, "{}", entry.name);
-            assert_eq!(entry.extension.is_some(), index >= 18, "{}", entry.name);
+        assert_eq!(Kind::all().count(), KINDS.len());
+        for (index, (kind, name)) in Kind::all().enumerate() {
+            assert_eq!(kind as usize, index);
+            assert_eq!(kind.name(), name);
+            assert_eq!(kind.extension().is_some(), index >= 18, "{kind:?}");
+        }
+        assert_eq!(Kind::UsersGroupsById.name(), b"users-groups-by-id");
+        assert_eq!(Kind::MakeDirectory.name(), b"mkdir");
+        assert_eq!(extension(b"statvfs@openssh.com"), Some(Kind::StatVfs));
+        for name in ["statvfs", "copy-data@openssh.com", "stat@openssh.com", ""] {
+            assert_eq!(extension(name.as_bytes()), None, "{name}");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::names::{Database, Names};
 use super::options::Options;
 use super::packet::{Fields, Malformed, Replies};
 use super::questions::real_path;
-use super::request::{Decoded, HandleName, KINDS, Kind, Request, decode};
+use super::request::{Decoded, HandleName, Kind, Request, decode};
 use super::sharing::Sharing;
 use super::status::Status;
 use super::transfer::{self, Copy};
@@ -123,12 +123,11 @@ impl Server {
         match request {
             Err(Malformed) => {
                 self.log
-                    .line(1, &[b"a request is cut short: ", name_of(kind)]);
+                    .line(1, &[b"a request is cut short: ", kind.name()]);
                 self.status(id, Status::BadMessage);
             }
             Ok(request) if !self.options.permits(kind) => {
-                self.log
-                    .line(3, &[b"Refusing ", name_of(kind), b" request"]);
+                self.log.line(3, &[b"Refusing ", kind.name(), b" request"]);
                 self.tell_refusal(kind, &request);
                 self.status(id, Status::PermissionDenied);
             }
@@ -183,12 +182,12 @@ impl Server {
         self.is_initialised = true;
         self.replies.begin_without_id(VERSION_REPLY);
         self.replies.u32(VERSION);
-        for entry in &KINDS {
-            if let Some((name, version)) = entry.extension
-                && self.options.permits(entry.kind)
+        for (kind, name) in Kind::all() {
+            if let Some((domain, version)) = kind.extension()
+                && self.options.permits(kind)
             {
-                self.replies.string(name.as_bytes());
-                self.replies.string(version.as_bytes());
+                self.replies.string(&[name, domain].concat());
+                self.replies.string(version);
             }
         }
         self.replies.end();
@@ -573,12 +572,6 @@ impl Server {
         };
         self.status(id, status);
     }
-}
-
-fn name_of(kind: Kind) -> &'static [u8] {
-    KINDS
-        .get(kind as usize)
-        .map_or(b"", |entry| entry.name.as_bytes())
 }
 
 /// SSH_FXF_ flags in OpenSSH's words.
