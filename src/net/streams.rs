@@ -367,7 +367,6 @@ impl Pending {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use rustix::event::{EventfdFlags, eventfd};
 
     fn pipes() -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
         let (stdin, input) = rustix::pipe::pipe().unwrap();
@@ -432,11 +431,17 @@ mod tests {
     #[test]
     fn what_went_before_an_error_is_counted() {
         let (mut streams, ..) = pipes();
-        assert_eq!(streams.client_data(&[0; 10], false), Ok(0));
-        // Takes eight bytes at a time, and fails where there are fewer.
-        streams.input = Some(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-        assert_eq!(streams.flush_input(), (8, Err(Errno::INVAL)));
-        assert_eq!(streams.close_input(), (2, true));
+        let data = vec![7; 1 << 20];
+        assert_eq!(streams.client_data(&data, false), Ok(0));
+        // A pipe that blocks: the reader closes it within the first write.
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        streams.input = Some(writer);
+        let program = std::thread::spawn(move || rustix::io::read(&reader, &mut [0; 100]).unwrap());
+        let (taken, result) = streams.flush_input();
+        assert_eq!(program.join().unwrap(), 100);
+        assert_eq!(result, Err(Errno::PIPE));
+        assert!(taken > 0);
+        assert_eq!(streams.close_input(), (data.len() - taken, true));
     }
 
     #[test]
