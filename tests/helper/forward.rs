@@ -351,7 +351,8 @@ fn the_fixed_path_leads_to_the_agent() {
     });
     let link = login.home.0.join("agent.sock");
     login.ask(ForwardRequest::ListenAgent { number: 3 });
-    assert!(matches!(login.answer().0, ForwardAnswer::Listening { .. }));
+    let (answer, _listener) = login.answer();
+    assert!(matches!(answer, ForwardAnswer::Listening { .. }));
     assert!(UnixStream::connect(&link).is_ok());
     let Login { helper, net, home } = login;
     drop(net);
