@@ -289,6 +289,11 @@ pub const KEY_LINE_MAX_BYTES: usize = 8 * 1024;
 
 /// Bytes of one name or message of a peer in a log line; names of accounts are shorter.
 pub const LOGGED_BYTES_MAX: usize = 512;
+/// Of a path in the audit of files its start, and its end with any printable name: two and who it
+/// was fit into a line.
+pub const LOGGED_PATH_HEAD_BYTES: usize = 300;
+/// See [`LOGGED_PATH_HEAD_BYTES`].
+pub const LOGGED_PATH_TAIL_BYTES: usize = 500;
 /// A log line: within what every syslogd takes (RFC 5424 section 6.1 recommends 2048).
 pub const LOG_OUTPUT_MAX_BYTES: usize = 2000;
 

@@ -10,6 +10,7 @@ use super::connection::Phase;
 use super::ids::ConnectionKey;
 use super::log::user_text;
 use super::socket::host_text;
+use crate::limits::{LOGGED_PATH_HEAD_BYTES, LOGGED_PATH_TAIL_BYTES};
 use crate::logging::escape_name;
 
 impl Monitor {
@@ -37,13 +38,13 @@ impl Monitor {
 /// The fields of the event itself.
 fn fields(event: &FileEvent) -> String {
     let mut text = format!(
-        "op={} result={} path=\"{}\"",
+        "op={} result={}",
         operation_name(event.operation),
         result_name(event.status),
-        escape_name(&event.path)
     );
+    push_path(&mut text, "path", &event.path);
     if !event.second.is_empty() {
-        text.push_str(&format!(" second=\"{}\"", escape_name(&event.second)));
+        push_path(&mut text, "second", &event.second);
     }
     if matches!(event.operation, FileOperation::Close | FileOperation::Copy) {
         text.push_str(&format!(
@@ -52,6 +53,36 @@ fn fields(event: &FileEvent) -> String {
         ));
     }
     text
+}
+
+/// A path with its end: that is what tells files apart. Where the middle is left out, a field says
+/// how long it really is, since `...` may be a name.
+fn push_path(text: &mut String, name: &str, path: &[u8]) {
+    let head = fitting(path.iter(), LOGGED_PATH_HEAD_BYTES);
+    let tail = fitting(path.iter().rev(), LOGGED_PATH_TAIL_BYTES);
+    let (head, rest) = path.split_at(head);
+    let (_, tail) = rest.split_at(rest.len().saturating_sub(tail));
+    let is_whole = head.len() + tail.len() == path.len();
+    let gap = if is_whole { "" } else { "..." };
+    text.push_str(&format!(
+        " {name}=\"{}{gap}{}\"",
+        escape_name(head),
+        escape_name(tail)
+    ));
+    if !is_whole {
+        text.push_str(&format!(" {name}_bytes={}", path.len()));
+    }
+}
+
+/// How many of `bytes` take no more than `limit_bytes` in a line.
+fn fitting<'a>(bytes: impl Iterator<Item = &'a u8>, limit_bytes: usize) -> usize {
+    let mut used = 0;
+    bytes
+        .take_while(|&&byte| {
+            used += escape_name(&[byte]).len();
+            used <= limit_bytes
+        })
+        .count()
 }
 
 fn operation_name(operation: FileOperation) -> &'static str {
@@ -112,5 +143,22 @@ mod tests {
             fields(&close),
             "op=close result=ok path=\"/x\" read=5 written=1099511627776"
         );
+    }
+    #[test]
+    fn the_end_of_a_long_path_is_shown() {
+        let deep = [&vec![b'x'; 900][..], b"/secret"].concat();
+        let odd = [&vec![b'\n'; 4089][..], b"/second"].concat();
+        let event = FileEvent {
+            operation: FileOperation::Rename,
+            path: deep.into(),
+            second: odd.into(),
+            status: 0,
+            read_bytes: 0,
+            written_bytes: 0,
+        };
+        let text = fields(&event);
+        assert!(text.contains("/secret\" path_bytes=907 second="), "{text}");
+        assert!(text.ends_with("/second\" second_bytes=4096"), "{text}");
+        assert!(text.len() < 1700, "room for who it was: {}", text.len());
     }
 }
