@@ -3,6 +3,9 @@
 //! What comes from `net` may come from a client that has taken it over: the policy is asked here,
 //! whatever was answered there. Sockets go to `net`; none stays here. Names are looked up by a
 //! resolver of the monitor's making, since this program has no resolver; nothing waits for one.
+//!
+//! Functions of some size are not inlined: into one of 20 KiB, each access to the stack has an
+//! offset of four bytes.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -146,6 +149,7 @@ impl Forwards {
     }
 
     /// Goes on with everything that waited, after the loop did.
+    #[inline(never)]
     pub fn advance<P: Peers>(&mut self, peers: &mut P) -> Result<(), P::Error> {
         self.receive_addresses(peers)?;
         if self.pending.is_empty() {
@@ -190,6 +194,7 @@ impl Forwards {
         }
     }
 
+    #[inline(never)]
     fn connect<P: Peers>(&mut self, number: u32, to: Place, peers: &mut P) -> Result<(), P::Error> {
         if !permits_open(&self.rules, &to) {
             let (name, port) = named(&to);
@@ -218,6 +223,7 @@ impl Forwards {
         }
     }
 
+    #[inline(never)]
     fn listen<P: Peers>(&mut self, number: u32, at: Place, peers: &mut P) -> Result<(), P::Error> {
         if !permits_listen(&self.rules, &at) {
             let (name, port) = named(&at);
@@ -248,6 +254,7 @@ impl Forwards {
         listen_tcp(number, &addresses, port, peers)
     }
 
+    #[inline(never)]
     fn listen_unix<P: Peers>(
         &mut self,
         number: u32,
@@ -295,6 +302,7 @@ impl Forwards {
         }
     }
 
+    #[inline(never)]
     fn listen_x11<P: Peers>(
         &mut self,
         number: u32,
@@ -337,6 +345,7 @@ impl Forwards {
         }
     }
 
+    #[inline(never)]
     fn wait_for<P: Peers>(
         &mut self,
         number: u32,
@@ -360,6 +369,7 @@ impl Forwards {
     }
 
     /// Sends the names that were not sent yet to the resolver, or has one started.
+    #[inline(never)]
     fn look_up<P: Peers>(&mut self, peers: &mut P) -> Result<(), P::Error> {
         let link = match &self.resolver {
             Resolver::Open(link, _) => link,
@@ -411,6 +421,7 @@ impl Forwards {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_addresses<P: Peers>(&mut self, found: &Addresses, peers: &mut P) -> Result<(), P::Error> {
         let is_it = |pending: &Pending| matches!(&pending.stage, Stage::Resolving { lookup, .. } if *lookup == found.number);
         // An answer that came too late is for nobody.
@@ -474,6 +485,7 @@ enum Outcome {
     NoAddress,
 }
 
+#[inline(never)]
 fn answer<P: Peers>(pending: &Pending, outcome: Outcome, peers: &mut P) -> Result<(), P::Error> {
     let failure = match outcome {
         Outcome::Connection(Ok(socket)) => return connected(peers, pending.number, &socket),
@@ -503,6 +515,7 @@ fn answer<P: Peers>(pending: &Pending, outcome: Outcome, peers: &mut P) -> Resul
     refuse(peers, pending.number, failure)
 }
 
+#[inline(never)]
 fn listen_tcp<P: Peers>(
     number: u32,
     addresses: &[Address],

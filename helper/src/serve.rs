@@ -4,6 +4,9 @@
 //! ends of children. As root it reads nothing but the monitor's frames; as the user it enforces the
 //! policy it was given before the first frame of `net`. The end of either link ends it: terminals
 //! hang up as `net` closes them, jobs without one live on, as with sshd.
+//!
+//! Functions of some size are not inlined: into one of 20 KiB, each access to the stack has an
+//! offset of four bytes.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,6 +91,7 @@ impl From<Errno> for End {
 }
 
 /// Serves one connection; returns the exit status.
+#[inline(never)]
 pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
     let _ = rustix::thread::set_name(c"agent-helper");
     let _ = chdir(c"/");
@@ -187,6 +191,7 @@ impl Helper {
     }
 
     /// Waits for something and acts on it.
+    #[inline(never)]
     fn turn(&mut self, from_monitor: &mut Assembly, from_net: &mut Assembly) -> Result<(), End> {
         let [monitor, children, net] = self.wait()?;
         if children {
@@ -213,6 +218,7 @@ impl Helper {
     }
 
     /// Waits; says which of monitor, children and `net` have something to say, or have ended.
+    #[inline(never)]
     fn wait(&self) -> Result<[bool; 3], End> {
         let watch = |link| PollFd::new(link, PollFlags::IN);
         let mut polled = alloc::vec![watch(&self.links.monitor)];
@@ -234,6 +240,7 @@ impl Helper {
         Ok(ready)
     }
 
+    #[inline(never)]
     fn receive_from_net(&mut self, assembly: &mut Assembly) -> Result<(), End> {
         while let Some(net) = &self.links.net {
             let Some(received) = net.receive(assembly, false)? else {
@@ -271,6 +278,7 @@ impl Helper {
         Ok(())
     }
 
+    #[inline(never)]
     fn on_monitor(
         &mut self,
         frame: MonitorToHelper,
@@ -354,6 +362,7 @@ impl Helper {
         }
     }
 
+    #[inline(never)]
     fn start_reader(&mut self, errand: &Errand<'_>, pipe: OwnedFd) -> Result<(), End> {
         // The monitor asks for one thing at a time: it waits no longer for the one before.
         if self.end_reader() {
@@ -385,6 +394,7 @@ impl Helper {
         true
     }
 
+    #[inline(never)]
     fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {
         // It runs with another's rights or nobody's: not past this point.
         self.end_reader();
@@ -456,6 +466,7 @@ impl Peers for Links {
 }
 
 /// Waits for room in `net`'s queue, but not for ever and not past the monitor's end.
+#[inline(never)]
 fn send_to_net(
     net: &Link,
     monitor: &Link,

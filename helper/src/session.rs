@@ -3,6 +3,9 @@
 //! Frames come from `net`, which a client may have taken over: any frame in any order with any
 //! numbers is answered or refused, never trusted. To the monitor sessions have numbers of our own,
 //! so that a number that `net` uses twice confuses nobody's records.
+//!
+//! Functions of some size are not inlined: into one of 20 KiB, each access to the stack has an
+//! offset of four bytes.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -152,6 +155,7 @@ impl Sessions {
     }
 
     /// Acts on a frame of `net`.
+    #[inline(never)]
     pub fn on_frame<P: Peers>(
         &mut self,
         frame: NetToSession,
@@ -203,6 +207,7 @@ impl Sessions {
     }
 
     /// A child has ended; false if it is none of the sessions' processes.
+    #[inline(never)]
     pub fn on_exit<P: Peers>(
         &mut self,
         pid: Pid,
@@ -253,6 +258,7 @@ impl Sessions {
 
     /// A new entry in the table, if there is room. Sessions whose channel is closed count until
     /// their process has ended, as in sshd.
+    #[inline(never)]
     fn add(&mut self, number: u32) -> Option<usize> {
         let most = usize::try_from(self.policy.max_sessions).unwrap_or(SESSIONS_MAX);
         if self.list.len() >= most.min(SESSIONS_MAX) {
@@ -274,6 +280,7 @@ impl Sessions {
         Some(self.list.len() - 1)
     }
 
+    #[inline(never)]
     fn open_terminal<P: Peers>(
         &mut self,
         number: u32,
@@ -309,6 +316,7 @@ impl Sessions {
         self.terminal_is_there(index, terminal.ok(), peers)
     }
 
+    #[inline(never)]
     fn terminal_is_there<P: Peers>(
         &mut self,
         index: usize,
@@ -350,6 +358,7 @@ impl Sessions {
         }
     }
 
+    #[inline(never)]
     fn start<P: Peers>(
         &mut self,
         number: u32,
@@ -382,6 +391,7 @@ impl Sessions {
     }
 
     /// Starts the program of a session whose terminal, if any, is there.
+    #[inline(never)]
     fn run<P: Peers>(
         &mut self,
         index: usize,
@@ -463,6 +473,7 @@ impl Sessions {
         }
     }
 
+    #[inline(never)]
     fn close<P: Peers>(&mut self, number: u32, peers: &mut P) -> Result<(), P::Error> {
         drop(self.take_display(number));
         let Some(index) = self.find(number) else {
@@ -487,6 +498,7 @@ impl Sessions {
 }
 
 /// What is executed, by the policy alone; `None`: nothing.
+#[inline(never)]
 fn decide<'a>(policy: &'a Policy, program: &'a Program) -> Option<Decision<'a>> {
     let (asked, is_subsystem) = match program {
         Program::Shell => (None, false),
@@ -544,6 +556,7 @@ fn task_of(line: &[u8], may_be_missing: bool) -> Task<'_> {
 }
 
 /// Forks the program; gives the ends that go to `net`.
+#[inline(never)]
 fn launch(
     policy: &Policy,
     session: &mut Session,

@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use super::Options;
 use super::stream::{Ended, PIECE_BYTES, Stream};
 use crate::path::{file_type, stat};
-use crate::program::reason;
 use crate::sftp::transfer::write;
 use crate::text::{c_string, parse_decimal};
 
@@ -27,7 +26,7 @@ struct Record {
 /// Receives everything into `target`.
 pub fn receive_all(stream: &mut Stream, options: Options, target: &[u8]) -> Result<(), Ended> {
     if options.into_directory && !is_directory(target) {
-        stream.complain(&[target, b": ", &reason(Errno::NOTDIR)]);
+        stream.complain_of(target, Errno::NOTDIR);
         return Err(Ended);
     }
     receive(stream, options, target, 0)
@@ -187,7 +186,7 @@ fn receive_directory(
         false => rustix::fs::mkdir(&*path, Mode::from_raw_mode(bits | 0o700)),
     });
     if let Err(errno) = made {
-        stream.complain(&[path, b": ", &reason(errno)]);
+        stream.complain_of(path, errno);
         return Err(Ended);
     }
     receive(stream, options, path, depth + 1)?;
@@ -199,7 +198,7 @@ fn receive_directory(
         ),
     });
     if let Err(errno) = set {
-        stream.complain(&[path, b": ", &reason(errno)]);
+        stream.complain_of(path, errno);
     }
     Ok(())
 }
@@ -231,7 +230,7 @@ fn receive_file(
     let file = match opened {
         Ok(file) => file,
         Err(errno) => {
-            stream.complain(&[path, b": ", &reason(errno)]);
+            stream.complain_of(path, errno);
             return Ok(());
         }
     };
@@ -254,7 +253,7 @@ fn receive_file(
     match result {
         Ok(()) => stream.agree(),
         Err(errno) => {
-            stream.complain(&[path, b": ", &reason(errno)]);
+            stream.complain_of(path, errno);
             Ok(())
         }
     }

@@ -12,7 +12,6 @@ use rustix::io::{Errno, read, retry_on_intr};
 use super::stream::{Ended, PIECE_BYTES, Stream};
 use super::{Options, last_component};
 use crate::path::{file_type, open, stat};
-use crate::program::reason;
 use crate::sftp::long_name::decimal_u64;
 
 /// Directories within directories: each holds a descriptor and a page of names.
@@ -46,7 +45,7 @@ fn send(stream: &mut Stream, options: Options, path: &[u8], depth: usize) -> Res
             Ok(())
         }
         Err(errno) => {
-            stream.complain(&[path, b": ", &reason(errno)]);
+            stream.complain_of(path, errno);
             Ok(())
         }
     }
@@ -114,7 +113,7 @@ fn send_file(
     }
     match failure {
         None => stream.agree()?,
-        Some(errno) => stream.complain(&[path, b": ", &reason(errno)]),
+        Some(errno) => stream.complain_of(path, errno),
     }
     stream.response().map(drop)
 }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use rustix::io::{Errno, read, retry_on_intr, write};
 
 use super::NAME_MAX_BYTES;
+use crate::program::reason;
 use crate::sys;
 
 /// Bytes moved at once.
@@ -83,6 +84,12 @@ impl Stream {
         self.complained = true;
         let text = [b"\x01scp: ", parts.concat().as_slice(), b"\n"].concat();
         let _ = self.put(&text);
+    }
+
+    /// [`Self::complain`] of an error of the system about `path`.
+    #[inline(never)]
+    pub fn complain_of(&mut self, path: &[u8], errno: Errno) {
+        self.complain(&[path, b": ", &reason(errno)]);
     }
 
     /// Something went wrong, here or there.
