@@ -22,6 +22,10 @@ const REASONS: &[(&str, &str)] = &[
         "not-the-servers-user",
         "log in as the user who runs the server, or run it as root",
     ),
+    (
+        "account-unreadable",
+        "repair /etc/shadow, or free descriptors and memory",
+    ),
     ("account-locked", "unlock the account: usermod -U NAME"),
     (
         "account-expired",
