@@ -65,11 +65,13 @@ fn serves_with(spare: usize) -> bool {
     login.ended(1);
     let made = login.home.0.join("d").exists();
     assert_eq!(made, answered, "with {spare} to spare");
-    while made {
-        if let (HelperToMonitor::FileEvent { event }, _) = login.helper.monitor.receive() {
-            assert_eq!(event.operation, FileOperation::MakeDirectory);
-            break;
-        }
+    if made {
+        let event = loop {
+            if let (HelperToMonitor::FileEvent { event }, _) = login.helper.monitor.receive() {
+                break event;
+            }
+        };
+        assert_eq!(event.operation, FileOperation::MakeDirectory);
     }
     made
 }
