@@ -236,6 +236,9 @@ fn nothing_unfinished_and_no_machine_of_ours_is_named() {
     let words = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
     let hosts =
         ["deb", "static", "index", "registry", "pypi", "files"].map(|host| format!("//{host}."));
+    // Put together here, so that this file names none either.
+    let machines = [("/", "work", "/"), ("/", "farm", "/"), (".", "library", "")]
+        .map(|(before, name, after)| [before, name, after].concat());
     for ending in [".rs", ".md", ".toml", ".sh", ".c", "run"] {
         for path in files(".", ending) {
             if path == "tests/tidy.rs" || path.ends_with("Cargo.lock") {
@@ -246,8 +249,8 @@ fn nothing_unfinished_and_no_machine_of_ours_is_named() {
                 for word in words {
                     assert!(!line.contains(word), "{place}: {word}");
                 }
-                for machine in ["/work/", "/farm/", ".library"] {
-                    assert!(!line.contains(machine), "{place}: {machine}");
+                for machine in &machines {
+                    assert!(!line.contains(machine.as_str()), "{place}: {machine}");
                 }
                 for host in &hosts {
                     assert!(!line.contains(host.as_str()), "{place}: a registry's host");
