@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use agent_helper::forward_frame::{Address, Addresses, Family, Lookup, ResolverSetup};
-use agent_helper::identity::{already_is, become_user};
+use agent_helper::identity::take_on;
 use agent_helper::limits::ADDRESSES_MAX;
 use agent_helper::link::{Assembly, Link, LinkError};
 use agent_helper::wire::Wire;
@@ -40,11 +40,7 @@ pub fn main() -> ExitCode {
 fn become_its_user(link: &Link, assembly: &mut Assembly) -> Option<()> {
     let received = link.receive(assembly, true).ok()??;
     let setup = ResolverSetup::from_wire(&received.content).ok()?;
-    if setup.change_identity {
-        become_user(&setup.identity).ok()?;
-    } else {
-        already_is(&setup.identity).ok()?;
-    }
+    take_on(&setup.identity, setup.change_identity).ok()?;
     // A user's other processes may live in a chroot: they must not get out through this one.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
     set_no_new_privs(true).ok()

@@ -71,7 +71,7 @@ pub fn become_user(identity: &Identity) -> Result<(), StepError> {
 }
 
 /// Whether this process already is `identity`, where it may not become anybody.
-pub fn already_is(identity: &Identity) -> Result<(), StepError> {
+fn already_is(identity: &Identity) -> Result<(), StepError> {
     if geteuid().as_raw() == identity.uid && getuid().as_raw() == identity.uid {
         Ok(())
     } else {
@@ -79,6 +79,15 @@ pub fn already_is(identity: &Identity) -> Result<(), StepError> {
             step: "identity",
             errno: Errno::PERM,
         })
+    }
+}
+
+/// Becomes `identity` where the monitor has the rights for it (`change`), else makes sure of it.
+pub fn take_on(identity: &Identity, change: bool) -> Result<(), StepError> {
+    if change {
+        become_user(identity)
+    } else {
+        already_is(identity)
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::process::{WaitOptions, setpgid, waitpid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::frame::{Identity, KeyRecord};
-use crate::identity::{already_is, become_user};
+use crate::identity::take_on;
 use crate::keys::{Answer, CHUNK_BYTES, STATUS_IDENTITY};
 use crate::path::{canonical, check_strict_modes, file_type, open, stat};
 use crate::sys::{self, Forked};
@@ -48,12 +48,7 @@ pub fn run_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     let Ok([pipe]) = sys::keep_only([pipe]) else {
         sys::exit(STATUS_IDENTITY)
     };
-    let identity = if request.change_identity {
-        become_user(request.identity)
-    } else {
-        already_is(request.identity)
-    };
-    if identity.is_err() {
+    if take_on(request.identity, request.change_identity).is_err() {
         sys::exit(STATUS_IDENTITY);
     }
     let mut answer = Answer::new(pipe);

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::{Errno, read, write};
 
 use crate::frame::{Identity, KeyRecord};
-use crate::identity::{already_is, become_user};
+use crate::identity::take_on;
 use crate::path::{canonical, check_strict_modes, file_type, open, stat};
 use crate::sys;
 use crate::text::printable;
@@ -43,12 +43,7 @@ pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     let Ok([pipe]) = sys::keep_only([pipe]) else {
         sys::exit(STATUS_IDENTITY)
     };
-    let identity = if request.change_identity {
-        become_user(request.identity)
-    } else {
-        already_is(request.identity)
-    };
-    if identity.is_err() {
+    if take_on(request.identity, request.change_identity).is_err() {
         sys::exit(STATUS_IDENTITY);
     }
     let mut answer = Answer::new(pipe);

@@ -13,7 +13,7 @@ use rustix::process::{
 };
 
 use crate::frame::Policy;
-use crate::identity::{StepError, already_is, become_user, step};
+use crate::identity::{StepError, step, take_on};
 use crate::path::{file_type, open, stat};
 use crate::text::{c_string, decimal};
 
@@ -44,11 +44,7 @@ pub fn become_ready(policy: &Policy) -> Result<(), StepError> {
         }
         change_root(root)?;
     }
-    if policy.change_identity {
-        become_user(&policy.identity)?;
-    } else {
-        already_is(&policy.identity)?;
-    }
+    take_on(&policy.identity, policy.change_identity)?;
     // The user's other processes must not look into this one, nor steer it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("prctl"))?;
     // As sshd: at least 022, and what it was started with.
