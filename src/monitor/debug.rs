@@ -10,11 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 
 use super::Monitor;
@@ -161,20 +160,12 @@ impl Monitor {
         let Some(socket) = &self.debug.socket else {
             return Err(std::io::ErrorKind::NotFound.into());
         };
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let mut environment = vec![CString::new(format!(
+        let (ours, theirs) = link::pair()?;
+        let mut environment = Ids::environment(self.host.debug_ids());
+        environment.push(CString::new(format!(
             "AGENT_DATA_DIR={}",
             self.generation.options.data_dir.display()
-        ))?];
-        if let Some(Ids { uid, gid }) = self.host.debug_ids() {
-            environment.push(CString::new(format!("AGENT_UID={uid}"))?);
-            environment.push(CString::new(format!("AGENT_GID={gid}"))?);
-        }
+        ))?);
         let launched = launch(&Launch {
             environment: &environment,
             descriptors: &[theirs.as_fd(), socket.as_fd()],

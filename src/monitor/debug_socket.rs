@@ -187,13 +187,7 @@ mod tests {
         assert!(!socket.accepted(&socket), "the listener");
         let (stream, _other) = UnixStream::pair().unwrap();
         assert!(!socket.accepted(&stream), "a pair of sockets");
-        let (link, _other) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (link, _other) = agent_helper::link::pair().unwrap();
         assert!(!socket.accepted(&link), "a link");
         let elsewhere = self::directory("elsewhere");
         let another = DebugSocket::make(&elsewhere, false, false).unwrap();

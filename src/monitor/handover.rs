@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use agent_helper::frame::MonitorToHelper;
+use agent_helper::link;
 use agent_helper::wire::Bytes;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use zeroize::Zeroize;
 
 use super::connection::{Attempt, Connection, Done, HandOver, Live, LoggedUser, Phase};
@@ -134,13 +134,7 @@ impl Monitor {
         // keys stay those that the connection began with.
         let mut now_told = connection_options(options, &generation.host_keys);
         now_told.setup.server_version = told.setup.server_version.clone();
-        let (session, helper_end) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|error| error.to_string())?;
+        let (session, helper_end) = link::pair().map_err(|error| error.to_string())?;
         let target = self
             .user_net(&login, &policy::rights_digest(&policy))
             .ok_or("no net for it")?;

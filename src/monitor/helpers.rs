@@ -4,9 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
-use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::Monitor;
 use super::connection::{Phase, Step};
@@ -50,12 +49,7 @@ impl Helper {
         poller: &Poller,
         key: ConnectionKey,
     ) -> std::io::Result<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) = link::pair()?;
         let launched = host
             .helper
             .launch(c"agent-helper: [auth]", theirs.as_fd())?;

@@ -1,5 +1,6 @@
 //! What the monitor stands on: who it is, the executables, ids, limits it was started with.
 
+use std::ffi::CString;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,6 +26,17 @@ const NAME_ID: u32 = 64315;
 pub(super) struct Ids {
     pub uid: u32,
     pub gid: u32,
+}
+
+impl Ids {
+    /// What tells a role whom to become (`confine::Identity::from_environment`).
+    pub(super) fn environment(ids: Option<Self>) -> Vec<CString> {
+        ids.map_or_else(Vec::new, |Self { uid, gid }| {
+            [format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]
+                .map(|entry| CString::new(entry).unwrap_or_default())
+                .into()
+        })
+    }
 }
 
 #[derive(Debug)]

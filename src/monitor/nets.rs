@@ -5,9 +5,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
 use zeroize::Zeroize;
 
@@ -264,23 +263,13 @@ impl Nets {
         ids: Option<Ids>,
         listeners: &[BorrowedFd<'_>],
     ) -> std::io::Result<NetId> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let mut environment = vec![
-            format!("AGENT_NET={kind}"),
-            format!("AGENT_LISTENERS={}", listeners.len()),
-        ];
-        if let Some(Ids { uid, gid }) = ids {
-            environment.extend([format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]);
-        }
-        let environment: Vec<CString> = environment
-            .into_iter()
-            .map(CString::new)
-            .collect::<Result<_, _>>()?;
+        let (ours, theirs) = link::pair()?;
+        let mut environment = Ids::environment(ids);
+        environment.push(CString::new(format!("AGENT_NET={kind}"))?);
+        environment.push(CString::new(format!(
+            "AGENT_LISTENERS={}",
+            listeners.len()
+        ))?);
         let descriptors: Vec<_> = std::iter::once(theirs.as_fd())
             .chain(listeners.iter().copied())
             .collect();
@@ -359,13 +348,7 @@ mod tests {
     #[test]
     fn a_pid_that_was_collected_is_nobodys_to_kill() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let (link, _other) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (link, _other) = link::pair().unwrap();
         let mut net = net(Role::Strangers, Pid::from_child(&child), Link::new(link));
         net.collected = true;
         assert!(!net.kill());

@@ -4,11 +4,10 @@
 //! so that hanging up makes no room for the next.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
-use agent_helper::link::{Assembly, Link, LinkError};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use agent_helper::link::{self, Assembly, Link, LinkError};
 use zeroize::Zeroizing;
 
 use super::host::{Host, Ids};
@@ -83,17 +82,8 @@ impl OneShots {
         connection: ConnectionKey,
         request: &[u8],
     ) -> std::io::Result<u64> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let environment = ids.map_or_else(Vec::new, |Ids { uid, gid }| {
-            [format!("AGENT_UID={uid}"), format!("AGENT_GID={gid}")]
-                .map(|entry| CString::new(entry).unwrap_or_default())
-                .into()
-        });
+        let (ours, theirs) = link::pair()?;
+        let environment = Ids::environment(ids);
         let link = Link::new(ours);
         // Before the process exists: a fresh socket has room for it.
         link.send_content(0, request, &[], false)

@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use agent_helper::forward_frame::ResolverSetup;
 use agent_helper::frame::MonitorToHelper;
-use agent_helper::link::Link;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use agent_helper::link::{self, Link};
 
 use super::Monitor;
 use super::connection::{Live, Phase};
@@ -56,12 +55,7 @@ impl Monitor {
 
 /// Starts one; gives the helper's end of its link. It is collected as every child is.
 fn start(host: &Host, live: &Live) -> std::io::Result<OwnedFd> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) = link::pair()?;
     let setup = ResolverSetup {
         identity: live.names.clone().unwrap_or_default(),
         change_identity: host.as_root,
