@@ -204,6 +204,7 @@ mod tests {
     }
 
     fn open(link: Option<&[u8]>) -> (OwnedFd, AgentSocket) {
+        let _turn = listen::umask_in_turn();
         let (listener, socket, failure) =
             AgentSocket::new(b"/nonexistent", link).expect("a socket");
         assert_eq!(failure, None);

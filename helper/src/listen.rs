@@ -158,6 +158,16 @@ fn remove(path: &[u8]) {
     }
 }
 
+/// The umask is the process's: tests that make sockets, or look at modes, take turns. (The helper has
+/// one thread.)
+#[cfg(test)]
+pub fn umask_in_turn() -> std::sync::MutexGuard<'static, ()> {
+    static UMASK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    UMASK
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +207,7 @@ mod tests {
 
     #[test]
     fn the_file_has_the_modes_of_the_mask_and_goes_with_its_listener() {
+        let _turn = umask_in_turn();
         let directory = directory("mask");
         let path = directory.join("socket");
         let (_socket, file) = unix(&bytes(&path), 0o177, false).expect("a listener");
@@ -216,6 +227,7 @@ mod tests {
 
     #[test]
     fn only_a_socket_is_replaced_and_only_our_own_is_removed() {
+        let _turn = umask_in_turn();
         let directory = directory("unlink");
         let path = directory.join("socket");
         let (_first, old) = unix(&bytes(&path), 0o177, false).expect("a listener");
