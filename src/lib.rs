@@ -1,6 +1,7 @@
 //! `agent`, an SSH server in one static file. ARCHITECTURE.md is the map.
 
 pub mod account;
+pub mod aftermath;
 pub mod allocator;
 pub mod authorized_keys;
 pub mod cli;

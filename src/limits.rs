@@ -163,6 +163,12 @@ pub const NOLOGIN_MAX_BYTES: u64 = 8 * 1024;
 pub const FRAMES_PER_TURN: usize = 64;
 /// A user's `net` without connections ends after this time.
 pub const IDLE_NET_LIFETIME_MS: u64 = 60_000;
+/// How long a helper may take, when its connection is over, before something must be left of it that
+/// others than it have to end: one with nothing left is gone in a millisecond.
+pub const AFTERMATH_DELAY_MS: u64 = 100;
+/// Processes that end what is left, at once; each lives for ten seconds at most. Others wait, and
+/// their helpers with them.
+pub const AFTERMATHS_AT_ONCE: usize = 32;
 /// Users' `net`s that were started on the expectation of a login; each may be for nothing.
 pub const EXPECTED_NETS_MAX: usize = 8;
 /// The first new start of a `net` that died is immediate; dying again soon doubles up to this.

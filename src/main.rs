@@ -24,6 +24,9 @@ fn main() -> ExitCode {
     if title.as_encoded_bytes() == b"agent: debug" {
         return agent::debug_http::main();
     }
+    if title.as_encoded_bytes().starts_with(b"agent: end") {
+        return agent::aftermath::main();
+    }
     if title.as_encoded_bytes() == b"agent: name" {
         return agent::client_name::main();
     }

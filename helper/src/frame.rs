@@ -29,6 +29,20 @@ wire_struct! {
     }
 }
 
+wire_enum! {
+    /// OnDisconnect: what becomes of that which a connection's sessions started.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum OnDisconnect {
+        /// It lives on.
+        #[default]
+        0 => Leave,
+        /// SIGHUP, once.
+        1 => Hup,
+        /// SIGHUP, and SIGKILL for what is left after a while.
+        2 => Kill,
+    }
+}
+
 wire_struct! {
     /// What one accepted login may do. The helper enforces it; `net` gets the same to answer early.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,6 +98,8 @@ wire_struct! {
         pub quiet_login: bool,
         /// What may be forwarded.
         pub forwarding: Forwarding,
+        /// What becomes of what its sessions started, when the connection ends.
+        pub on_disconnect: OnDisconnect,
     }
 }
 

@@ -1,5 +1,16 @@
 //! Every limit that the helper puts on what others ask for, each with its reason.
 
+// The end of a connection, with OnDisconnect.
+
+/// How long what its sessions started may take to end by itself, once asked: what dpkg, databases
+/// and editors need to leave their files in order.
+pub const DESCENDANTS_GRACE_MS: u64 = 5_000;
+/// How long it may take to die, with what it starts meanwhile: what does not is in the kernel's
+/// hands, or multiplies faster than it can be looked for.
+pub const DESCENDANTS_END_MS: u64 = 5_000;
+/// Between two looks for what is left.
+pub const DESCENDANTS_PAUSE_MS: u64 = 50;
+
 // Forwarding.
 
 /// Connections of one login that are being made, names under way included: each may hold two or

@@ -9,10 +9,12 @@ use alloc::vec::Vec;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, write};
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, chdir, chroot, set_dumpable_behavior, setrlimit, umask,
+    DumpableBehavior, Resource, Rlimit, chdir, chroot, getpid, set_dumpable_behavior, setrlimit,
+    umask,
 };
 
-use crate::frame::Policy;
+use crate::descendants::adopt_all;
+use crate::frame::{OnDisconnect, Policy};
 use crate::identity::{StepError, step, take_on};
 use crate::path::{file_type, open, stat};
 use crate::text::{c_string, decimal};
@@ -34,6 +36,9 @@ pub fn become_ready(policy: &Policy) -> Result<(), StepError> {
     if policy.change_identity {
         // Once for a session, and not at all where the kernel has no audit: never a reason to fail.
         let _ = write_file(b"/proc/self/loginuid", &decimal(policy.identity.uid));
+    }
+    if policy.on_disconnect != OnDisconnect::Leave {
+        adopt_all(getpid()).map_err(step("subreaper"))?;
     }
     if let Some(root) = &policy.chroot {
         if !policy.change_identity {

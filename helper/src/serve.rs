@@ -3,22 +3,30 @@
 //! One poll loop over the link to the monitor, the user's `net` once the login is accepted, and the
 //! ends of children. As root it reads nothing but the monitor's frames; as the user it enforces the
 //! policy it was given before the first frame of `net`. The end of either link ends it: terminals
-//! hang up as `net` closes them, jobs without one live on, as with sshd.
+//! hang up as `net` closes them, jobs without one live on, as with sshd, unless OnDisconnect says
+//! otherwise.
 //!
 //! Functions of some size are not inlined: into one of 20 KiB, each access to the stack has an
 //! offset of four bytes.
+
+use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, chdir, kill_process, kill_process_group, wait, waitpid,
+    Pid, Signal, WaitOptions, chdir, getpid, kill_process, kill_process_group, wait, waitpid,
 };
 
+use crate::descendants::{self, Family};
 use crate::forward::Forwards;
-use crate::frame::{HelperToMonitor, MonitorToHelper, NetToSession, Policy, SessionToNet};
+use crate::frame::{
+    HelperToMonitor, MonitorToHelper, NetToSession, OnDisconnect, Policy, SessionToNet,
+};
 use crate::key_command;
 use crate::keys;
+use crate::limits::{DESCENDANTS_END_MS, DESCENDANTS_GRACE_MS};
 use crate::link::{Assembly, Link, LinkError, Violation};
 use crate::login;
 use crate::session::{Peers, Sessions};
@@ -127,29 +135,89 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
             1
         }
     };
-    let servers = helper.sessions.map(|sessions| sessions.built_in());
     drop(helper.links);
-    await_servers(servers.unwrap_or_default(), &helper.children);
+    if let Some(sessions) = helper.sessions {
+        let remains = Remains::new(&sessions, helper.children);
+        remains.await_servers();
+        remains.end(sessions.policy());
+    }
     status
 }
 
-/// Gives SFTP servers the time to do what their client had asked for before it left. They see the
-/// end of their input; one that waits for a device instead ends with this process.
-fn await_servers(mut servers: alloc::vec::Vec<Pid>, children: &OwnedFd) {
-    let until = sys::now_ms() + SERVER_END_LIMIT_MS;
-    while !servers.is_empty() && sys::now_ms() < until {
-        let second = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
+/// What is left of sessions when their connection is over.
+struct Remains {
+    children: OwnedFd,
+    servers: RefCell<Vec<Pid>>,
+    leaders: RefCell<Vec<Pid>>,
+}
+
+impl Remains {
+    fn new(sessions: &Sessions, children: OwnedFd) -> Self {
+        Self {
+            children,
+            servers: RefCell::new(sessions.built_in()),
+            leaders: RefCell::new(sessions.leaders()),
+        }
+    }
+
+    /// Waits for the end of a child, for `limit_ms` at most; true: there is none any more.
+    fn rest(&self, limit_ms: u64) -> bool {
+        let limit = timespec(limit_ms);
+        let _ = poll(
+            &mut [PollFd::new(&self.children, PollFlags::IN)],
+            Some(&limit),
+        );
         let mut siginfo = [0; 128];
-        while let Ok(1..) = rustix::io::read(children, &mut siginfo) {}
-        while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
-            servers.retain(|server| *server != pid);
+        while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((ended, _))) => {
+                    for list in [&self.servers, &self.leaders] {
+                        list.borrow_mut().retain(|pid| *pid != ended);
+                    }
+                }
+                Ok(None) => return false,
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
+            }
         }
-        if !servers.is_empty() {
-            let _ = poll(&mut [PollFd::new(children, PollFlags::IN)], Some(&second));
+    }
+
+    /// Gives SFTP servers the time to do what their client had asked for before it left. They see
+    /// the end of their input; one that waits for a device instead ends with this process.
+    fn await_servers(&self) {
+        let until = sys::now_ms() + SERVER_END_LIMIT_MS;
+        // One may have ended before anybody waited for it.
+        let mut limit_ms = 0;
+        while !self.servers.borrow().is_empty() && sys::now_ms() < until {
+            if self.rest(limit_ms) {
+                return;
+            }
+            limit_ms = 1000;
         }
+    }
+
+    /// OnDisconnect.
+    fn end(&self, policy: &Policy) {
+        if policy.on_disconnect == OnDisconnect::Leave || self.rest(0) {
+            return;
+        }
+        if policy.chroot.is_some() {
+            // What `/proc` there is belongs to the chroot: somebody outside does it, and finds the
+            // tree as long as this process holds it together.
+            let until = sys::now_ms() + DESCENDANTS_GRACE_MS + DESCENDANTS_END_MS;
+            while sys::now_ms() < until && !self.rest(1000) {}
+            return;
+        }
+        let family = Family {
+            top: getpid(),
+            lives: &|| true,
+            concerns: &|_| true,
+            leaders: &self.leaders,
+        };
+        descendants::end(&family, policy.on_disconnect, &mut |limit_ms| {
+            self.rest(limit_ms)
+        });
     }
 }
 
@@ -279,11 +347,7 @@ impl Helper {
     }
 
     #[inline(never)]
-    fn on_monitor(
-        &mut self,
-        frame: MonitorToHelper,
-        descriptors: alloc::vec::Vec<OwnedFd>,
-    ) -> Result<(), End> {
+    fn on_monitor(&mut self, frame: MonitorToHelper, descriptors: Vec<OwnedFd>) -> Result<(), End> {
         let mut descriptors = descriptors.into_iter();
         let taken = (descriptors.next(), descriptors.next(), descriptors.next());
         match (frame, taken, &mut self.sessions) {
@@ -436,7 +500,7 @@ impl Peers for Links {
 
     fn to_net(&mut self, frame: &SessionToNet, descriptors: &[&OwnedFd]) -> Result<(), End> {
         let Some(net) = &self.net else { return Ok(()) };
-        let mut borrowed = alloc::vec::Vec::with_capacity(descriptors.len());
+        let mut borrowed = Vec::with_capacity(descriptors.len());
         borrowed.extend(descriptors.iter().map(|descriptor| descriptor.as_fd()));
         send_to_net(net, &self.monitor, frame, &borrowed)
     }

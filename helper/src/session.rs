@@ -130,6 +130,11 @@ impl Sessions {
         }
     }
 
+    /// What the login may do.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Programs that start from now on find the client's agent there.
     pub fn set_agent_path(&mut self, path: Option<&[u8]>) {
         const NAME: &[u8] = b"SSH_AUTH_SOCK";
@@ -247,6 +252,14 @@ impl Sessions {
             .filter_map(|session| session.process.as_ref())
             .filter(|process| process.built_in)
             .map(|process| process.pid)
+            .collect()
+    }
+
+    /// The programs that run, each the leader of a group.
+    pub fn leaders(&self) -> Vec<Pid> {
+        self.list
+            .iter()
+            .filter_map(|session| Some(session.process.as_ref()?.pid))
             .collect()
     }
 
@@ -406,6 +419,8 @@ impl Sessions {
         let Some(number) = number else {
             return Ok(());
         };
+        // Starting takes it, also where that fails then.
+        let had_terminal = !matches!(session.terminal, TerminalState::None);
         let started = match decide(&self.policy, &start.program) {
             Some(decision) => {
                 let links = match decision.task {
@@ -450,7 +465,6 @@ impl Sessions {
             }
             Err(errno) => {
                 let id = session.id;
-                let had_terminal = !matches!(session.terminal, TerminalState::None);
                 self.list.swap_remove(index);
                 if errno != Errno::PERM {
                     peers.log(1, &failure("starting a program", errno))?;

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use agent_helper::frame::OnDisconnect;
+
 use super::lex;
 use super::options::{
     HelperMode, Options, PermitRootLogin, PermitUserEnvironment, PubkeyAuthOptions,
@@ -300,6 +302,14 @@ impl Dump {
                 HelperMode::Memfd => "memfd",
                 HelperMode::File => "file",
                 HelperMode::OwnExecutable => "self",
+            },
+        );
+        self.line(
+            "ondisconnect",
+            match options.on_disconnect {
+                OnDisconnect::Leave => "leave",
+                OnDisconnect::Hup => "hup",
+                OnDisconnect::Kill => "kill",
             },
         );
         self.line(

@@ -87,6 +87,7 @@ pub enum Keyword {
     MaxAuthTries,
     MaxLoginsPerUser,
     MaxSessions,
+    OnDisconnect,
     MaxStartups,
     PasswordAuthentication,
     PerSourceMaxStartups,
@@ -434,6 +435,7 @@ pub const TABLE: &[Entry] = &[
     set("HelperMode", Keyword::HelperMode),
     set("HostKeyDir", Keyword::HostKeyDir),
     set_in_match("MaxLoginsPerUser", Keyword::MaxLoginsPerUser),
+    set_in_match("OnDisconnect", Keyword::OnDisconnect),
     set("PrivsepUser", Keyword::PrivsepUser),
     set_in_match("SftpAudit", Keyword::SftpAudit),
 ];

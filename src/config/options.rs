@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use agent_helper::frame::OnDisconnect;
+
 use super::algorithms::Kind;
 use super::forwarding::ForwardOptions;
 use super::penalties::{self, DEFAULT_EXEMPT, Penalties};
@@ -115,6 +117,7 @@ pub struct Options {
     /// `u32::MAX`: no limit.
     pub max_logins_per_user: u32,
     pub max_sessions: u32,
+    pub on_disconnect: OnDisconnect,
     pub password_authentication: bool,
     pub permit_empty_passwords: bool,
     pub permit_root_login: PermitRootLogin,
@@ -243,6 +246,7 @@ impl Options {
             max_auth_tries: set.max_auth_tries.unwrap_or(6),
             max_logins_per_user: set.max_logins_per_user.unwrap_or(u32::MAX),
             max_sessions: set.max_sessions.unwrap_or(10),
+            on_disconnect: set.on_disconnect.unwrap_or_default(),
             password_authentication: set.password_authentication.unwrap_or(true),
             permit_empty_passwords: set.permit_empty_passwords.unwrap_or(false),
             permit_root_login: set

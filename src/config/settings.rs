@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use agent_helper::frame::OnDisconnect;
+
 use super::algorithms::{Chosen, Kind};
 use super::condition;
 use super::forwarding::{self, ForwardSettings};
@@ -102,6 +104,7 @@ settings! { Settings {
     max_logins_per_user: Option<u32>,
     max_sessions: Option<u32>,
     max_startups: Option<(u32, u32, u32)>,
+    on_disconnect: Option<OnDisconnect>,
     password_authentication: Option<bool>,
     per_source_max_startups: Option<u32>,
     per_source_net_block: Option<(u8, u8)>,
@@ -282,6 +285,7 @@ fn set(
         }
         Keyword::MaxSessions => to.max_sessions = Some(value::number(single(line)?, 0, most)?),
         Keyword::MaxStartups => to.max_startups = Some(value::max_startups(single(line)?)?),
+        Keyword::OnDisconnect => to.on_disconnect = Some(on_disconnect(single(line)?)?),
         Keyword::PasswordAuthentication => {
             to.password_authentication = Some(value::yes_no(single(line)?)?);
         }
@@ -513,6 +517,17 @@ fn helper_mode(text: &str) -> Parsed<HelperMode> {
             ("memfd", HelperMode::Memfd),
             ("file", HelperMode::File),
             ("self", HelperMode::OwnExecutable),
+        ],
+    )
+}
+
+fn on_disconnect(text: &str) -> Parsed<OnDisconnect> {
+    value::one_of(
+        text,
+        &[
+            ("leave", OnDisconnect::Leave),
+            ("hup", OnDisconnect::Hup),
+            ("kill", OnDisconnect::Kill),
         ],
     )
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_helper::frame::{Identity, Policy};
 use agent_helper::wire::Bytes;
 
+use super::aftermath::Aftermath;
 use super::allowed::Refusal;
 use super::helpers::Helper;
 use super::ids::NetId;
@@ -248,6 +249,8 @@ pub(super) struct Live {
     /// Each costs records of its session.
     pub terminals: Rate,
     pub sessions: BTreeMap<u32, Session>,
+    /// What is to be done when it is over.
+    pub aftermath: Option<Aftermath>,
 }
 
 #[derive(Debug, Default)]

@@ -239,7 +239,10 @@ impl Monitor {
                     net.collected = true;
                 }
                 self.nets.doom(id, describe(status));
-            } else if !self.debug_collected(pid, failure(status).as_deref())
+                continue;
+            }
+            self.aftermaths.collected(pid);
+            if !self.debug_collected(pid, failure(status).as_deref())
                 && self.nets.was_dying(pid)
                 // Also of those that were let go: theirs is status 0.
                 && let Some(how) = failure(status)

@@ -10,6 +10,7 @@ use agent_helper::link;
 use agent_helper::wire::Bytes;
 use zeroize::Zeroize;
 
+use super::aftermath::Aftermath;
 use super::connection::{Attempt, Connection, Done, HandOver, Live, LoggedUser, Phase};
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
@@ -239,6 +240,10 @@ impl Monitor {
             resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
             terminals: Rate::new(TERMINALS_BURST, TERMINALS_PER_SECOND, Instant::now()),
             sessions: std::collections::BTreeMap::new(),
+            aftermath: connection
+                .helper
+                .as_ref()
+                .and_then(|helper| Aftermath::of(&self.host, &hand_over.policy, helper.pid)),
         };
         // Drops our copy of the session socket: its end must be seen.
         drop(connection.enter(Phase::Live(Box::new(live))));

@@ -130,6 +130,11 @@ impl Monitor {
             self.timers.cancel(helper.hello);
             self.poller.remove(helper.link());
         }
+        if let Phase::Live(live) = &mut connection.phase
+            && let Some(aftermath) = live.aftermath.take()
+        {
+            self.leave_behind(aftermath);
+        }
     }
 
     /// Input, room or the end on a helper's link.

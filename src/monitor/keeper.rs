@@ -44,6 +44,7 @@ impl Monitor {
                 }
             }
         }
+        self.settle_aftermaths();
         if self.connections.is_empty() {
             return Split::Parent;
         }

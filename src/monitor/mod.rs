@@ -7,6 +7,7 @@
 //! they mean is in the file of their subject.
 
 mod accept;
+mod aftermath;
 mod allowed;
 mod attempt;
 mod authenticate;
@@ -79,6 +80,7 @@ use crate::footprint;
 use crate::host_keys::HostKey;
 use crate::notify::Notifier;
 
+use aftermath::Aftermaths;
 use connection::{Connection, Generation};
 use counters::Counters;
 use debug::Debug;
@@ -172,6 +174,8 @@ struct Monitor {
     listeners: Vec<Listener>,
     nets: Nets,
     connections: BTreeMap<ConnectionKey, Connection>,
+    /// Connections that are over, where something may be left of them.
+    aftermaths: Aftermaths,
     /// Numbers of connections.
     keys: Counter,
     /// SO_COOKIE of every client's socket.
@@ -243,6 +247,7 @@ impl Monitor {
             self.speak_of_all();
             self.bury();
             if self.is_finished() {
+                self.settle_aftermaths();
                 return self.exit_code();
             }
         }
@@ -318,6 +323,7 @@ impl Monitor {
             Deadline::Restart => self.restart_strangers(),
             Deadline::DebugHello => self.debug_gone(Some("it never said hello")),
             Deadline::DebugRestart => self.debug_again(),
+            Deadline::Aftermath(number) => self.aftermath_due(number),
             Deadline::Gathered => self.gathered(),
             Deadline::OwnProfile => self.own_profile_over(),
         }

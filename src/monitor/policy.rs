@@ -98,6 +98,7 @@ pub(super) fn build(
             .filter(|path| *path != "none")
             .map(|path| expand(path, account).into()),
         quiet_login: false,
+        on_disconnect: options.on_disconnect,
         forwarding: super::forwarding::rules(
             &options.forwarding,
             &rights,

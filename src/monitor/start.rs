@@ -85,6 +85,7 @@ impl Monitor {
             nets: Nets::default(),
             connections: std::collections::BTreeMap::new(),
             keys: Counter::default(),
+            aftermaths: super::aftermath::Aftermaths::default(),
             cookies: std::collections::HashSet::new(),
             startups: super::startups::Startups::default(),
             readers: super::key_reading::Readers::default(),

@@ -32,6 +32,8 @@ pub(super) enum Deadline {
     DebugRestart,
     /// What `net`s have not told about their connections is done without.
     Gathered,
+    /// What a connection left behind is due to be looked at.
+    Aftermath(u64),
     /// The monitor's own profile has taken long enough.
     OwnProfile,
 }

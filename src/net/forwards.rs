@@ -55,10 +55,12 @@ struct Listener {
     port: u16,
     /// None until the helper answered.
     sockets: Vec<OwnedFd>,
+    /// The client wants it no more, and did so before it was there.
+    cancelled: bool,
 }
 
 /// What those who connect are led to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Purpose {
     /// What the client forwards this place to; as it asked.
     Place(Place),
@@ -76,6 +78,14 @@ pub(super) enum Answered {
     Agent(bool),
     /// Whether a session's display can be reached.
     Display(u32, bool),
+}
+
+/// The answer to a request to listen no more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    Known(bool),
+    /// It succeeds if listening under this number does.
+    Later(u32),
 }
 
 /// The answer to a request to listen.
@@ -144,6 +154,15 @@ impl Forwards {
         helper: &mut HelperQueue,
         at: Place,
     ) -> Result<Option<u32>, LinkError> {
+        // It was cancelled before it was there: then it stays.
+        let again = self
+            .listeners
+            .iter_mut()
+            .find(|listener| listener.cancelled && listener.purpose == Purpose::Place(at.clone()));
+        if let Some(listener) = again {
+            listener.cancelled = false;
+            return Ok(Some(listener.number));
+        }
         if self.listeners.len() >= LISTENERS_PER_CONNECTION {
             return Ok(None);
         }
@@ -153,40 +172,32 @@ impl Forwards {
             purpose: Purpose::Place(at.clone()),
             port: 0,
             sockets: Vec::new(),
+            cancelled: false,
         });
         let request = ForwardRequest::Listen { number, at };
         helper.send(&NetToSession::Forward { request })?;
         Ok(Some(number))
     }
 
-    /// The client wants no more connections to `at`; false: there is no such listener. Connections
-    /// that were accepted live on.
+    /// The client wants no more connections to `at`. Connections that were accepted live on.
     pub(super) fn cancel(
         &mut self,
         helper: &mut HelperQueue,
         at: &Place,
-    ) -> Result<bool, LinkError> {
-        let is_it = |listener: &Listener| {
-            !listener.sockets.is_empty()
-                && match (&listener.purpose, at) {
-                    (Purpose::Place(Place::Tcp { host, .. }), Place::Tcp { host: asked, port }) => {
-                        host == asked && listener.port == *port
-                    }
-                    (Purpose::Place(place), at) => place == at,
-                    (Purpose::Agent(_) | Purpose::Display { .. }, _) => false,
-                }
+    ) -> Result<Cancelled, LinkError> {
+        let Some(index) = self.listeners.iter().position(|it| it.is_at(at)) else {
+            return Ok(Cancelled::Known(false));
         };
-        let Some(index) = self.listeners.iter().position(is_it) else {
-            return Ok(false);
+        let Some(listener) = self.listeners.get_mut(index) else {
+            return Ok(Cancelled::Known(false));
         };
-        let listener = self.listeners.swap_remove(index);
-        if matches!(at, Place::Unix { .. }) {
-            let request = ForwardRequest::StopListening {
-                number: listener.number,
-            };
-            helper.send(&NetToSession::Forward { request })?;
+        if listener.sockets.is_empty() {
+            listener.cancelled = true;
+            return Ok(Cancelled::Later(listener.number));
         }
-        Ok(true)
+        let listener = self.listeners.swap_remove(index);
+        listener.end(helper)?;
+        Ok(Cancelled::Known(true))
     }
 
     /// The client's agent is to be reached through channels of type `kind`. `None`: the helper is
@@ -209,6 +220,7 @@ impl Forwards {
             purpose: Purpose::Agent(kind),
             port: 0,
             sockets: Vec::new(),
+            cancelled: false,
         });
         let request = ForwardRequest::ListenAgent { number };
         helper.send(&NetToSession::Forward { request })?;
@@ -235,6 +247,7 @@ impl Forwards {
             },
             port: 0,
             sockets: Vec::new(),
+            cancelled: false,
         });
         let request = ForwardRequest::ListenX11 { number, request };
         helper.send(&NetToSession::Forward { request })?;
@@ -253,6 +266,7 @@ impl Forwards {
     pub(super) fn answer(
         &mut self,
         core: &mut Core,
+        helper: &mut HelperQueue,
         answer: &ForwardAnswer,
         descriptors: Vec<OwnedFd>,
         window: u32,
@@ -297,7 +311,11 @@ impl Forwards {
                     }
                     Purpose::Place(place) => matches!(place, Place::Tcp { port: 0, .. }),
                 };
+                let ended = found.cancelled;
                 let port = Some((port, open));
+                if ended && let Some(index) = self.position(number) {
+                    self.listeners.swap_remove(index).end(helper)?;
+                }
                 Ok(Some(Answered::Listening(Listening { number, port })))
             }
             ForwardAnswer::NotListening { number } => {
@@ -507,11 +525,46 @@ impl Forwards {
             .ok_or(unexpected("a connection that nobody asked for"))
     }
 
+    fn position(&self, number: u32) -> Option<usize> {
+        self.listeners.iter().position(|it| it.number == number)
+    }
+
     fn asked(&mut self, number: u32) -> Result<&mut Listener, ServiceError> {
         self.listeners
             .iter_mut()
             .find(|listener| listener.number == number && listener.sockets.is_empty())
             .ok_or(unexpected("a listener that nobody asked for"))
+    }
+}
+
+impl Listener {
+    /// Whether a request to listen no more at `place` means this one.
+    fn is_at(&self, place: &Place) -> bool {
+        if self.cancelled {
+            return false;
+        }
+        match (&self.purpose, place) {
+            // Where the client left the port open, it is named by the one that it got.
+            (Purpose::Place(Place::Tcp { host, .. }), Place::Tcp { host: asked, port })
+                if !self.sockets.is_empty() =>
+            {
+                host == asked && self.port == *port
+            }
+            (Purpose::Place(Place::Tcp { port: 0, .. }), _) => false,
+            (Purpose::Place(place), asked) => place == asked,
+            (Purpose::Agent(_) | Purpose::Display { .. }, _) => false,
+        }
+    }
+
+    /// Its sockets are closed with it; what is in the file system is the helper's.
+    fn end(self, helper: &mut HelperQueue) -> Result<(), LinkError> {
+        if matches!(self.purpose, Purpose::Place(Place::Unix { .. })) {
+            let request = ForwardRequest::StopListening {
+                number: self.number,
+            };
+            helper.send(&NetToSession::Forward { request })?;
+        }
+        Ok(())
     }
 }
 

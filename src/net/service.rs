@@ -13,7 +13,7 @@ use rustix::event::PollFlags;
 use rustix::fd::{BorrowedFd, OwnedFd};
 
 use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
-use super::forwards::{Answered, Forwards, Listening};
+use super::forwards::{Answered, Cancelled, Forwards, Listening};
 use super::helper_queue::HelperQueue;
 use super::host_keys::{HostKeys, Progress};
 use super::idle::{Idle, Seen};
@@ -336,7 +336,10 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let reply = match ListenRequest::decode(name, extra)? {
             ListenRequest::Begin(at) => self.listen(at, want_reply)?,
-            ListenRequest::Cancel(at) => Reply::known(self.forwards.cancel(&mut self.helper, &at)?),
+            ListenRequest::Cancel(at) => match self.forwards.cancel(&mut self.helper, &at)? {
+                Cancelled::Known(success) => Reply::known(success),
+                Cancelled::Later(number) => Reply::AfterListening(number),
+            },
             ListenRequest::Impossible => Reply::known(false),
             ListenRequest::None => {
                 let known = name == b"no-more-sessions@openssh.com";
@@ -388,7 +391,11 @@ impl Service {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), ServiceError> {
         let window = self.window();
-        match self.forwards.answer(core, answer, descriptors, window)? {
+        let helper = &mut self.helper;
+        let answered = self
+            .forwards
+            .answer(core, helper, answer, descriptors, window)?;
+        match answered {
             None => {}
             Some(Answered::Display(session, success)) => {
                 self.sessions.display_answered(core, session, success);
@@ -516,6 +523,8 @@ enum Reply {
     Known(bool, Vec<u8>),
     /// The helper is asked to listen under this number.
     Later(u32),
+    /// As that, for a request to listen there no more.
+    AfterListening(u32),
     /// Host keys are being proven.
     Proofs,
 }
@@ -528,14 +537,19 @@ impl Reply {
 
 impl Replies {
     fn answered(&mut self, listening: &Listening) {
-        let waiting = self
-            .0
-            .iter_mut()
-            .find(|reply| matches!(reply, Reply::Later(number) if *number == listening.number));
-        if let Some(reply) = waiting {
-            let named = listening.port.filter(|(_, open)| *open);
-            let port = named.map(|(port, _)| u32::from(port).to_be_bytes().to_vec());
-            *reply = Reply::Known(listening.port.is_some(), port.unwrap_or_default());
+        let success = listening.port.is_some();
+        for reply in &mut self.0 {
+            match reply {
+                Reply::Later(number) if *number == listening.number => {
+                    let named = listening.port.filter(|(_, open)| *open);
+                    let port = named.map(|(port, _)| u32::from(port).to_be_bytes().to_vec());
+                    *reply = Reply::Known(success, port.unwrap_or_default());
+                }
+                Reply::AfterListening(number) if *number == listening.number => {
+                    *reply = Reply::known(success);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -47,6 +47,7 @@ fn the_page_of_keywords_is_the_table_of_the_program() {
         "HelperMode",
         "HostKeyDir",
         "MaxLoginsPerUser",
+        "OnDisconnect",
         "PrivsepUser",
         "SftpAudit",
     ];

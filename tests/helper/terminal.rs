@@ -226,3 +226,47 @@ fn no_terminal_where_the_policy_permits_none() {
     assert!(login.terminal(1, &[]).is_none());
     assert_eq!(login.run("tty").0, "not a tty\n");
 }
+
+/// Otherwise the monitor would keep the terminal and its number among its own until the connection
+/// ends.
+#[test]
+fn a_terminal_whose_program_could_not_be_started_is_given_back() {
+    let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
+    let wish = NetToSession::OpenTerminal {
+        session: 7,
+        term: "xterm".into(),
+        size: [0; 16],
+        modes: Vec::new().into(),
+    };
+    login.net.send(&wish, &[]);
+    let (asked, _) = login.helper.monitor.receive::<HelperToMonitor>();
+    let HelperToMonitor::OpenTerminal { session } = asked else {
+        panic!("{asked:?}")
+    };
+    let opened = terminal::open().expect("a terminal");
+    login.helper.monitor.send(
+        &MonitorToHelper::Terminal {
+            session,
+            path: "/dev/pts/0".into(),
+        },
+        &[&opened.master, &opened.slave],
+    );
+    let (answer, _) = login.net.receive::<SessionToNet>();
+    assert_eq!(answer, SessionToNet::TerminalOpened { session: 7 });
+    // The user has as many processes as may be, and can say so.
+    let (_, errors, _) = login.run("prlimit --pid $PPID --nproc=0:");
+    assert_eq!(errors, "");
+    for _ in 0..2 {
+        login.helper.monitor.receive::<HelperToMonitor>();
+    }
+    login.send_start(7, command("tty"), &[]);
+    let (answer, _) = login.net.receive::<SessionToNet>();
+    assert_eq!(answer, SessionToNet::NotStarted { session: 7 });
+    let (why, _) = login.helper.monitor.receive::<HelperToMonitor>();
+    assert!(
+        matches!(&why, HelperToMonitor::Log { level: 1, .. }),
+        "{why:?}"
+    );
+    let (ended, _) = login.helper.monitor.receive::<HelperToMonitor>();
+    assert_eq!(ended, HelperToMonitor::SessionEnded { session });
+}

@@ -18,6 +18,7 @@ mod certificates;
 mod clients;
 mod compression;
 mod configuration;
+mod disconnect;
 mod fail2ban;
 mod files;
 mod forwarding;
@@ -44,6 +45,7 @@ fn main() {
         certificates::CASES,
         compression::CASES,
         configuration::CASES,
+        disconnect::CASES,
         fail2ban::CASES,
         files::CASES,
         forwarding::CASES,
