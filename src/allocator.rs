@@ -54,7 +54,7 @@ pub fn prepare() {
 
 /// Mappings that were freed, for the next block of the same length.
 struct Kept {
-    /// Address and length.
+    /// Address and length, the one that was freed last behind the others.
     blocks: [(usize, usize); KEPT_BUFFERS],
     count: usize,
 }
@@ -64,10 +64,15 @@ impl Kept {
         let living = self.blocks.get(..self.count)?;
         // The last one that was freed is the one whose pages the caches still have.
         let index = living.iter().rposition(|(_, has)| *has == len)?;
-        let (address, _) = self.blocks[index];
-        self.count -= 1;
-        self.blocks[index] = self.blocks[self.count];
+        let (address, _) = self.take_at(index)?;
         Some(ptr::with_exposed_provenance_mut(address))
+    }
+
+    fn take_at(&mut self, index: usize) -> Option<(usize, usize)> {
+        let block = *self.blocks.get(..self.count)?.get(index)?;
+        self.blocks.copy_within(index + 1..self.count, index);
+        self.count -= 1;
+        Some(block)
     }
 
     fn take_any(&mut self) -> Option<(usize, usize)> {
@@ -75,14 +80,17 @@ impl Kept {
         Some(self.blocks[self.count])
     }
 
-    /// False when there is no room.
-    fn put(&mut self, block: *mut u8, len: usize) -> bool {
-        let Some(place) = self.blocks.get_mut(self.count) else {
-            return false;
-        };
-        *place = (block.expose_provenance(), len);
-        self.count += 1;
-        true
+    /// Keeps the block, and gives what has to go for it: of lengths that nobody asks for any more
+    /// would else be left what no other block finds room beside.
+    fn put(&mut self, block: *mut u8, len: usize) -> Option<(usize, usize)> {
+        let oldest = (self.count == KEPT_BUFFERS)
+            .then(|| self.take_at(0))
+            .flatten();
+        if let Some(place) = self.blocks.get_mut(self.count) {
+            *place = (block.expose_provenance(), len);
+            self.count += 1;
+        }
+        oldest
     }
 }
 
@@ -143,8 +151,13 @@ unsafe impl GlobalAlloc for OneHeap {
         heap::released(block);
         match own_mapping(layout.size(), layout.align()) {
             Some(len) => {
-                if len > KEPT_BUFFER_BYTES || !kept().put(block, len) {
+                if len > KEPT_BUFFER_BYTES {
                     unmap(block, len);
+                    return;
+                }
+                let oldest = kept().put(block, len);
+                if let Some((address, len)) = oldest {
+                    unmap(ptr::with_exposed_provenance_mut(address), len);
                 }
             }
             // SAFETY: the caller gives back a block of this allocator with the layout it has.
@@ -262,6 +275,27 @@ mod tests {
                 OneHeap.dealloc(block, layout);
             }
         }
+    }
+
+    #[test]
+    fn lengths_of_the_past_make_room() {
+        let mut kept = Kept {
+            blocks: [(0, 0); KEPT_BUFFERS],
+            count: 0,
+        };
+        let at = |address: usize| ptr::with_exposed_provenance_mut::<u8>(address);
+        for number in 1..=KEPT_BUFFERS {
+            assert_eq!(kept.put(at(number << 20), 8192), None);
+        }
+        assert_eq!(kept.put(at(77 << 20), 4096), Some((1 << 20, 8192)));
+        assert_eq!(kept.take(4096), Some(at(77 << 20)));
+        assert_eq!(kept.take(4096), None);
+        assert_eq!(kept.take(8192), Some(at(KEPT_BUFFERS << 20)));
+        assert_eq!(kept.take_at(0), Some((2 << 20, 8192)));
+        for _ in 0..KEPT_BUFFERS - 3 {
+            assert!(kept.take_any().is_some());
+        }
+        assert_eq!(kept.take_any(), None);
     }
 
     #[test]
