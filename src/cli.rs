@@ -5,6 +5,7 @@
 
 mod debug;
 mod debug_client;
+mod debug_log;
 mod debug_profile;
 mod help;
 

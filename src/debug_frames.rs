@@ -82,7 +82,62 @@ wire_enum! {
             seconds: u32,
             /// `monitor`, `net`, or a process id.
             process: Option<Bytes>,
+            /// Samples of CPU time per second; 0: the usual number.
+            hz: u32,
         },
+        /// Copies of log lines from now on.
+        17 => Follow {
+            /// 1 error to 5 trace; 0: those that are logged.
+            level: u8,
+            /// In their place the last ones, as they were logged.
+            last: bool,
+        },
+        /// What connections and sessions go through from now on.
+        18 => Trace {
+            /// For so long; 0: the usual time.
+            seconds: u32,
+        },
+        /// The command line of a process.
+        19 => GetCommandLine {
+            /// As for a profile.
+            process: Option<Bytes>,
+        },
+    }
+}
+
+wire_struct! {
+    /// A record of a log stream.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct LogLine {
+        /// Microseconds since 1970.
+        pub at_us: u64,
+        /// 1 error to 5 trace.
+        pub level: u8,
+        /// It is in OpenSSH's words.
+        pub login: bool,
+        /// Lines that are missing before it.
+        pub dropped: u64,
+        /// One printable line.
+        pub message: Bytes,
+    }
+}
+
+wire_struct! {
+    /// A record of a trace: a connection enters a phase, or a session of it begins or ends.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TraceEvent {
+        /// Microseconds since the trace began.
+        pub at_us: u64,
+        /// The connection's id.
+        pub connection: u64,
+        /// What is meant where it is not the connection itself.
+        pub part: Option<Bytes>,
+        /// What begins; empty: it ends.
+        pub name: Bytes,
+        /// More about it; escaped.
+        pub detail: Bytes,
+        /// Events that are missing before it.
+        pub dropped: u64,
     }
 }
 
@@ -271,6 +326,16 @@ wire_enum! {
         11 => Busy {
             /// For so long.
             seconds: u32,
+        },
+        /// What was asked for comes from now on. Descriptor: the socket of its records.
+        12 => Following {
+            /// For so long; 0: until it ends.
+            seconds: u32,
+        },
+        /// To `GetCommandLine`.
+        13 => CommandLine {
+            /// Arguments, with a NUL behind each.
+            words: Bytes,
         },
         /// What was asked makes no sense.
         9 => Invalid {

@@ -14,6 +14,7 @@ mod json;
 mod questions;
 mod relay;
 mod routes;
+mod streams;
 mod tables;
 mod views;
 

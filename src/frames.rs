@@ -275,6 +275,8 @@ wire_enum! {
             level: u8,
             /// It counts for every connection, whatever their own levels are.
             forced: bool,
+            /// Lines up to this level are followed: they are wanted too (0: none are).
+            followed: u8,
         },
         /// To [`NetToMonitor::Prove`].
         17 => Proof {
@@ -312,6 +314,8 @@ wire_enum! {
             kind: u8,
             /// Over this time.
             seconds: u32,
+            /// Samples of CPU time per second; 0: the usual number.
+            hz: u32,
         },
     }
 }

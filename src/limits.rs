@@ -332,12 +332,19 @@ pub const DEBUG_CLIENTS_MAX: usize = 64;
 pub const DEBUG_BACKLOG: i32 = 64;
 /// Lines about refused clients in a burst; one a second in the long run.
 pub const DEBUG_REFUSAL_LINES_BURST: u32 = 10;
+/// Accounts of clients that are looked up at once, and per second in the long run: others than these
+/// may not use the service.
+pub const DEBUG_LOOKUPS_BURST: u32 = 20;
+pub const DEBUG_LOOKUPS_PER_SECOND: u32 = 5;
+/// How many of them are remembered, and for how long: who asks again and again is looked up seldom.
+pub const DEBUG_PEERS_KEPT: usize = 32;
+pub const DEBUG_PEERS_KEPT_MS: u64 = 5_000;
 /// The same before requests are passed on: one less than the monitor's bound is reached never.
 pub const DEBUG_HTTP_CLIENTS_MAX: usize = 48;
 /// Requests that are answered at once: what tiny_http serves without fail is as many connections as
 /// its pool has threads.
 pub const DEBUG_REQUESTS_AT_ONCE: usize = 4;
-/// Requests at once that may take long (profiles, log streams): one place stays for quick ones.
+/// Requests at once that may take long (profiles): one place stays for quick ones.
 pub const DEBUG_SLOW_REQUESTS_MAX: usize = 3;
 /// Line and fields of a request; curl and browsers send a few hundred bytes.
 pub const DEBUG_HEAD_MAX_BYTES: usize = 8 * 1024;
@@ -345,6 +352,8 @@ pub const DEBUG_HEAD_MAX_BYTES: usize = 8 * 1024;
 pub const DEBUG_TARGET_MAX_BYTES: usize = 1024;
 /// Body of a request: a word.
 pub const DEBUG_BODY_MAX_BYTES: usize = 1024;
+/// Body with the addresses of a profile, which nobody looks at: `go tool pprof` sends all of them.
+pub const DEBUG_SYMBOLS_MAX_BYTES: usize = 256 * 1024;
 /// How long a request may take to arrive whole: it comes over a socket of the same machine.
 pub const DEBUG_HEAD_TIME_MS: u64 = 5_000;
 /// How long a client may leave an answer unread; for each piece, so that no profile is cut short.
@@ -364,6 +373,14 @@ pub const DEBUG_DESCRIPTORS_MAX: u64 = 160;
 pub const DEBUG_ANSWER_TIME_MS: u64 = 10_000;
 /// Connections that one answer lists.
 pub const SESSIONS_SHOWN_MAX: usize = 20_000;
+/// Who may follow the log at once: each costs a thread there, and the monitor a record for each line.
+pub const LOG_STREAMS_MAX: usize = 8;
+/// Stack of such a thread, which formats lines.
+pub const STREAM_STACK_BYTES: usize = 256 * 1024;
+/// The last log lines in the monitor's memory: a hundred or so.
+pub const LOG_KEPT_BYTES: usize = 16 * 1024;
+/// Begun phases and sessions in one trace: of more only the beginnings are shown.
+pub const TRACE_OPEN_MAX: usize = 20_000;
 /// Frames that wait for one client's thread.
 pub const DEBUG_ANSWERS_MAX: usize = 1024;
 /// `agent debug`: how long the server may be silent, and how much it may say.
@@ -371,6 +388,8 @@ pub const CLIENT_TIME_MS: u64 = 15_000;
 pub const CLIENT_RESPONSE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Samples of CPU time per second and thread: below 1 % of it is spent on them.
 pub const PROFILE_HZ: u32 = 100;
+/// The most that may be asked for.
+pub const PROFILE_MAX_HZ: u32 = 1000;
 /// Addresses of one sample.
 pub const PROFILE_DEPTH: usize = 64;
 /// Addresses of all samples: 300 s of a busy thread with 30 each. Untouched, they cost nothing.
@@ -385,5 +404,15 @@ pub const PROFILE_DEFAULT_S: u32 = 10;
 pub const HEAP_SAMPLE_BYTES: usize = 512 * 1024;
 /// Addresses of one of them.
 pub const HEAP_SAMPLE_DEPTH: usize = 30;
+/// Different stacks that are known to have allocated, a word and 33 more each; and how many places
+/// one is looked for at.
+pub const HEAP_STACKS_MAX: usize = 512;
+pub const STACK_PROBES_MAX: usize = 16;
+/// Different stacks that waited for a lock, or for something else, during a profile.
+pub const WAIT_STACKS_MAX: usize = 128;
+/// Different stacks that made threads: there are three such places.
+pub const SPAWN_STACKS_MAX: usize = 16;
+/// Addresses of the stacks of all threads at one moment: 2000 with 30 each.
+pub const THREAD_STACKS_WORDS: usize = 64 * 1024;
 /// Blocks that are sampled at once: 128 MiB in use.
 pub const HEAP_SAMPLES_MAX: usize = 256;

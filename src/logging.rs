@@ -4,13 +4,17 @@
 //! logins have the target [`LOGIN`] and OpenSSH's wording under OpenSSH's name, for the tools that
 //! read them (fail2ban, logcheck); all others come under our own. RFC 3164 for syslog, since that is
 //! what every /dev/log understands.
+//! Whoever follows the log over the debug service gets copies from [`streams`].
+
+pub mod streams;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use log::{Level, LevelFilter, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::value::FACILITIES;
 use crate::{limits, local_time};
@@ -35,7 +39,7 @@ pub enum Destination {
 /// Installs the logger, once. A second call changes the level only.
 pub fn init(destination: Destination, level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    // The logger lets everything through; log::set_max_level decides, at run time.
+    // It lets everything through: what reaches it is decided before, at run time.
     builder.filter_level(LevelFilter::Trace);
     match destination {
         Destination::Stderr if is_journal() => {
@@ -52,19 +56,50 @@ pub fn init(destination: Destination, level: LevelFilter) {
             builder.target(env_logger::Target::Pipe(Box::new(Syslog::new(
                 SYSLOG_SOCKET,
             ))));
-            let _ = builder.try_init();
-            set_level(level);
-            return;
+            return install(&mut builder, level);
         }
     }
     builder.target(env_logger::Target::Pipe(Box::new(Stderr)));
-    let _ = builder.try_init();
+    install(&mut builder, level);
+}
+
+fn install(builder: &mut env_logger::Builder, level: LevelFilter) {
+    let _ = log::set_boxed_logger(Box::new(Logger(builder.build())));
     set_level(level);
 }
 
 /// Changes the level at run time.
 pub fn set_level(level: LevelFilter) {
-    log::set_max_level(level);
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    log::set_max_level(level.max(streams::level()));
+}
+
+/// Whether a line of this level goes to whoever follows the log only.
+pub fn is_for_streams(level: Level) -> bool {
+    level as u8 > LEVEL.load(Ordering::Relaxed)
+}
+
+/// Up to here lines go to the log; beyond it, to streams.
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+
+struct Logger(env_logger::Logger);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let logged = !is_for_streams(record.level());
+        if logged {
+            self.0.log(record);
+        }
+        streams::line(record, logged);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// The level that frames name by a number (0 off to 5 trace).

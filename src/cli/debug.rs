@@ -10,7 +10,7 @@ use super::debug_client::{Failure, REFUSED, Service, USAGE};
 use super::{load, print};
 
 const TABLE: &str = "text/plain";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Runs the command that `words` are.
 pub(super) fn run(config: Option<&Path>, words: &[String]) -> ExitCode {
@@ -42,6 +42,7 @@ fn dispatch(service: &Service, words: &[String]) -> Result<ExitCode, Failure> {
         ["get-log-level"] => show(get("/log-level")?),
         ["set-log-level", level] => show(service.ask("PUT", "/log-level", level, accept)?),
         ["profile", words @ ..] => super::debug_profile::run(service, words),
+        ["log", words @ ..] => super::debug_log::run(service, words, accept),
         ["readyz"] => ready(service, accept),
         ["metrics"] => show(get("/metrics")?),
         ["sessions"] => show(get("/sessions")?),

@@ -203,6 +203,12 @@ impl Service {
 }
 
 impl Response {
+    /// What comes next may be long in coming.
+    pub(super) fn wait_for_ever(&self) {
+        // It was possible before.
+        let _ = self.stream.set_read_timeout(None);
+    }
+
     /// What comes next; `None`: it was all.
     pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         if self.len == Some(0) {

@@ -10,7 +10,18 @@ use super::debug_client::{Failure, REFUSED, Service, USAGE};
 use crate::profile::gzip;
 
 const DEFAULT_NAMES: &str = "heap,profile,goroutine";
-const KNOWN: &[&str] = &["heap", "profile", "goroutine", "threads"];
+const KNOWN: &[&str] = &[
+    "heap",
+    "profile",
+    "goroutine",
+    "threads",
+    "allocs",
+    "mutex",
+    "block",
+    "threadcreate",
+    "trace",
+    "cmdline",
+];
 const BLOCK_BYTES: usize = 512;
 
 /// What to fetch.

@@ -107,6 +107,9 @@ Commands:
   sessions              live connections
   close ID              end one of them
   drain                 accept no more, end with the last connection
+  log [--level LEVEL] [--follow]
+                        the last lines of the log; with --follow those that come,
+                        at a level of their own
   why [WHOM]            the last refusals, of this user or address
   penalties [clear [ADDRESS]]
                         penalised addresses; forget one, or all
@@ -114,11 +117,13 @@ Commands:
                         refuse this address for so long; 0: let it in
   profile [-s SECONDS] [-p PROCESS] [NAMES]
                         profiles for pprof, as a gzip tar on standard output:
-                        heap, profile (CPU time), goroutine (where threads are);
-                        of monitor, net, or a net by its pid
+                        heap, allocs, profile (CPU time), goroutine (where threads
+                        are), threadcreate, mutex, block, trace (for
+                        chrome://tracing), cmdline; of monitor, net, or a net by
+                        its pid
   metrics               counters, in Prometheus' format
 
-With --json, readyz, sessions, why and penalties print JSON.
+With --json, readyz, sessions, log, why and penalties print JSON.
 
 Exit codes: 0; 1 the server refused; 2 this command line is wrong; 3 no server
 answers; 4 no permission; 5 the server does not know this command.

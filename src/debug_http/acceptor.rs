@@ -17,16 +17,14 @@ use super::relay::{Job, Queue, refuse};
 use crate::limits::{
     DEBUG_ACCEPT_REST_MS, DEBUG_DRAIN_BYTES, DEBUG_DRAIN_TIME_MS, DEBUG_HEAD_MAX_BYTES,
     DEBUG_HEAD_TIME_MS, DEBUG_HTTP_CLIENTS_MAX, DEBUG_LIFETIME_MS, DEBUG_SLOW_REQUESTS_MAX,
+    DEBUG_SYMBOLS_MAX_BYTES,
 };
 
 const FORBIDDEN: Refusal = (
     403,
     "you may not use this service: DebugAllowUsers and DebugAllowGroups name who may",
 );
-const BUSY: Refusal = (
-    429,
-    "other profiles or log streams are under way; try again later",
-);
+const BUSY: Refusal = (429, "other profiles are under way; try again later");
 const TOO_LATE: Refusal = (408, "the request did not come in time");
 
 /// Serves until nobody has asked for anything for a while, or the monitor is gone.
@@ -272,7 +270,10 @@ impl Waiting {
                             return Ok(Some((head, body)));
                         }
                     }
-                    debug_assert!(bytes.len() <= 2 * DEBUG_HEAD_MAX_BYTES + piece.len());
+                    debug_assert!(
+                        bytes.len()
+                            <= DEBUG_HEAD_MAX_BYTES + DEBUG_SYMBOLS_MAX_BYTES + 2 * piece.len()
+                    );
                 }
                 Step::Draining(drained) => {
                     *drained += len;

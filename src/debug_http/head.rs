@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
-use crate::limits::{DEBUG_BODY_MAX_BYTES, DEBUG_HEAD_MAX_BYTES, DEBUG_TARGET_MAX_BYTES};
+use crate::limits::{
+    DEBUG_BODY_MAX_BYTES, DEBUG_HEAD_MAX_BYTES, DEBUG_SYMBOLS_MAX_BYTES, DEBUG_TARGET_MAX_BYTES,
+};
 
 /// A request whose head is complete.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
             "content-length" if has_length => return Err(MALFORMED),
             "content-length" => {
                 has_length = true;
-                head.body_len = body_len(value)?;
+                head.body_len = body_len(value, body_max(head.method, target))?;
             }
             "transfer-encoding" => return Err((411, "send the body with a Content-Length")),
             "expect" => return Err((417, "send the body at once, without Expect")),
@@ -112,13 +114,23 @@ fn field(line: &str) -> Result<(&str, &str), Refusal> {
     Ok((name, value.trim_matches([' ', '\t'])))
 }
 
-fn body_len(value: &str) -> Result<usize, Refusal> {
+fn body_max(method: Method, target: &str) -> usize {
+    match (method, target) {
+        (Method::Post, SYMBOL) => DEBUG_SYMBOLS_MAX_BYTES,
+        _ => DEBUG_BODY_MAX_BYTES,
+    }
+}
+
+fn body_len(value: &str, most: usize) -> Result<usize, Refusal> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(MALFORMED);
     }
     match value.parse() {
-        Ok(len) if len <= DEBUG_BODY_MAX_BYTES => Ok(len),
-        _ => Err((413, "the body may have 1024 bytes at most")),
+        Ok(len) if len <= most => Ok(len),
+        _ => Err((
+            413,
+            "the body is too large: 1024 bytes are enough for a word",
+        )),
     }
 }
 
@@ -131,6 +143,8 @@ impl Head {
             Method::Put => "PUT",
             Method::Post => "POST",
         };
+        // Addresses are nobody's business behind the fence: there are no names for them.
+        let body = if self.target == SYMBOL { &[] } else { body };
         let accept = match &self.accept {
             Some(accept) => format!("Accept: {accept}\r\n"),
             None => String::new(),
@@ -147,9 +161,17 @@ impl Head {
 
     /// Whether it may take long: such requests must not keep quick ones waiting.
     pub(super) fn is_slow(&self) -> bool {
-        self.target.starts_with("/debug/pprof/") || self.target.starts_with("/log?")
+        self.target.starts_with(PPROF)
+            && !["symbol", "cmdline", "trace"]
+                .iter()
+                .any(|quick| self.target[PPROF.len()..].starts_with(quick))
     }
 }
+
+/// Where profiles are.
+pub(super) const PPROF: &str = "/debug/pprof/";
+/// Where the names of addresses are asked for.
+pub(super) const SYMBOL: &str = "/debug/pprof/symbol";
 
 /// The field that names the client to [`super::routes`]; a client's own never comes through.
 pub(super) const CLIENT: &str = "Agent-Client";
@@ -180,6 +202,18 @@ mod tests {
         assert_eq!(read(b"GET / HTTP/1.1\r\nHost: x\r\n").unwrap(), None);
         let long = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &vec![b'x'; 50_000]].concat();
         assert_eq!(status(&long), 431);
+    }
+
+    #[test]
+    fn addresses_may_be_many_and_go_no_further() {
+        let request = |target: &str| {
+            format!("POST {target} HTTP/1.1\r\nContent-Length: 5000\r\n\r\n").into_bytes()
+        };
+        let head = read(&request(SYMBOL)).unwrap().unwrap();
+        assert_eq!(head.body_len, 5000);
+        let written = String::from_utf8(head.rewritten(1, &[b'x'; 5000])).unwrap();
+        assert!(written.ends_with("Content-Length: 0\r\n\r\n"), "{written}");
+        assert_eq!(status(&request("/drain")), 413);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use agent_helper::link::{Assembly, Link, LinkError};
 use agent_helper::wire::Wire;
 
+use super::streams::Stream;
 use crate::debug_frames::{DebugToMonitor, MonitorToDebug};
 use crate::limits::{DEBUG_ANSWER_TIME_MS, DEBUG_ANSWERS_MAX};
 
@@ -27,6 +28,8 @@ pub(super) struct Monitor {
 #[derive(Default)]
 struct Client {
     answers: VecDeque<Answer>,
+    /// What its response goes on with.
+    stream: Option<Stream>,
     /// It left: nobody reads what is still written for it.
     gone: bool,
 }
@@ -93,6 +96,18 @@ impl Monitor {
             client.gone = true;
         }
         self.changed.notify_all();
+    }
+
+    /// The response for this client goes on with it.
+    pub(super) fn hand_over(&self, number: u32, stream: Stream) {
+        if let Some(client) = self.clients().get_mut(&number) {
+            client.stream = Some(stream);
+        }
+    }
+
+    /// What a response goes on with.
+    pub(super) fn take_stream(&self, number: u32) -> Option<Stream> {
+        self.clients().get_mut(&number)?.stream.take()
     }
 
     /// Announces a client to the monitor, which will look at its socket.

@@ -3,20 +3,22 @@
 //! A request goes in whole; the response is copied to the client as it comes. A client that reads
 //! slowly holds up this thread and nobody else; one that stopped reading is dropped, and the rest of
 //! its response is read and thrown away, so that the connection can be used again. A response that is
-//! no HTTP, or none in time, ends the process.
+//! no HTTP, or none in time, ends the process. Where the answer is a stream, tiny_http gives its head
+//! only, and a thread the rest.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::head::Refusal;
 use super::questions::Monitor;
-use crate::limits::{DEBUG_HEAD_MAX_BYTES, DEBUG_WRITE_TIME_MS};
+use super::streams::Stream;
+use crate::limits::{DEBUG_HEAD_MAX_BYTES, DEBUG_WRITE_TIME_MS, STREAM_STACK_BYTES};
 
 /// A whole request, and whose it is.
 pub(super) struct Job {
@@ -117,7 +119,7 @@ impl Queue {
 }
 
 /// Serves one of tiny_http's connections.
-pub(super) fn work(inner: &UnixStream, queue: &Queue, monitor: &Monitor) {
+pub(super) fn work(inner: &UnixStream, queue: &Arc<Queue>, monitor: &Arc<Monitor>) {
     loop {
         let job = queue.take();
         let mut relay = Relay {
@@ -126,6 +128,7 @@ pub(super) fn work(inner: &UnixStream, queue: &Queue, monitor: &Monitor) {
             monitor,
             buffer: Vec::new(),
             abandoned: false,
+            stream: None,
         };
         if let Err(what) = relay.run() {
             // tiny_http or a thread of ours is broken: the next process starts afresh.
@@ -136,11 +139,31 @@ pub(super) fn work(inner: &UnixStream, queue: &Queue, monitor: &Monitor) {
             #[expect(clippy::exit, reason = "nothing here can go on")]
             std::process::exit(1);
         }
-        let _ = job.client.shutdown(Shutdown::Write);
-        let _ = (&job.client).read(&mut [0; 4096]);
-        monitor.forget(job.number);
-        queue.done(job.slow);
+        match relay.stream.take() {
+            Some(stream) => {
+                let job = Arc::new(job);
+                let (its, queues, monitors) =
+                    (Arc::clone(&job), Arc::clone(queue), Arc::clone(monitor));
+                let thread = std::thread::Builder::new().stack_size(STREAM_STACK_BYTES);
+                let started = thread.spawn(move || {
+                    stream.run(&its.client);
+                    done(&its, &queues, &monitors);
+                });
+                // Without a thread, the client sees an end.
+                if started.is_err() {
+                    done(&job, queue, monitor);
+                }
+            }
+            None => done(&job, queue, monitor),
+        }
     }
+}
+
+fn done(job: &Job, queue: &Queue, monitor: &Monitor) {
+    let _ = job.client.shutdown(Shutdown::Write);
+    let _ = (&job.client).read(&mut [0; 4096]);
+    monitor.forget(job.number);
+    queue.done(job.slow);
 }
 
 struct Relay<'a> {
@@ -151,6 +174,8 @@ struct Relay<'a> {
     buffer: Vec<u8>,
     /// The client is gone.
     abandoned: bool,
+    /// What follows the head.
+    stream: Option<Stream>,
 }
 
 /// How a response's body ends.
@@ -179,6 +204,7 @@ impl Relay<'_> {
         };
         let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
         let head = String::from_utf8(head).map_err(|_| "a response that is no text")?;
+        self.stream = self.monitor.take_stream(self.job.number);
         let body = self.begin(&head)?;
         match body {
             Body::None => Ok(()),
@@ -200,6 +226,8 @@ impl Relay<'_> {
                     body = Body::Chunked;
                     continue;
                 }
+                // Its end is that of the connection.
+                "Content-Length" if self.stream.is_some() => continue,
                 "Content-Length" => {
                     body = Body::Length(value.parse().map_err(|_| "a response of no length")?);
                 }

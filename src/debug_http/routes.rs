@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Method, Request, Response, Server};
 
-use super::head::CLIENT;
+use super::head::{CLIENT, PPROF, SYMBOL};
 use super::questions::Monitor;
+use super::streams::{self, Stream};
 use super::views::{self, Form};
 use crate::debug_frames::{DebugToMonitor, MonitorToDebug, SessionFact};
 use crate::limits::{
@@ -18,6 +20,8 @@ use crate::profile::Kind;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+const NO_LEVEL: &str = "no such level: write TRACE, DEBUG, INFO, WARN or ERROR";
 
 /// What GET / says.
 const INDEX: &str = "\
@@ -25,10 +29,20 @@ GET  /healthz               whether the server answers
 GET  /readyz                whether it accepts connections, and what it works with
 GET  /log-level             the level at which is logged
 PUT  /log-level             TRACE, DEBUG, INFO, WARN or ERROR: log at that level
-GET  /debug/pprof/profile?seconds=N&process=WHICH
+GET  /log?level=LEVEL&format=text|json&follow=yes|no
+                            log lines as they come, at a level of their own; or the last ones
+GET  /debug/pprof/profile?seconds=N&process=WHICH&hz=N
                             where CPU time goes; of monitor, net or a pid
+GET  /debug/pprof/mutex     waiting for locks, over seconds=N
+GET  /debug/pprof/block     waiting for locks and answers, over seconds=N
 GET  /debug/pprof/heap      what is in use of the heap
+GET  /debug/pprof/allocs    what was allocated
 GET  /debug/pprof/goroutine where the threads are (also as threads)
+GET  /debug/pprof/threadcreate
+                            who made threads
+GET  /debug/pprof/trace     what connections go through, over seconds=N, for chrome://tracing
+GET  /debug/pprof/cmdline   the command line of a process
+GET  /debug/pprof/symbol    no names are known here (also POST)
 GET  /metrics               counters, for Prometheus
 GET  /sessions              live connections
 POST /sessions/ID/close     end one
@@ -103,6 +117,8 @@ struct Asked<'a> {
     path: &'a str,
     query: &'a str,
     accept: String,
+    /// Not HEAD.
+    wants_body: bool,
 }
 
 fn answer(request: &mut Request, monitor: &Monitor) -> Answer {
@@ -118,6 +134,7 @@ fn answer(request: &mut Request, monitor: &Monitor) -> Answer {
         path,
         query,
         accept: field(request, "Accept").unwrap_or_default(),
+        wants_body: *request.method() == Method::Get,
     };
     let answered = match request.method() {
         Method::Get | Method::Head => asked.get(),
@@ -150,46 +167,138 @@ impl Asked<'_> {
             || self.path.starts_with("/sessions/")
     }
 
-    /// Has a profile taken, and waits for it.
-    fn profile(&self, kind: Kind) -> Answer {
-        let seconds = match parameter(self.query, "seconds") {
-            None => Some(0),
-            Some(text) => String::from_utf8_lossy(&text).parse().ok(),
+    /// A whole number of the query; 0 where it has none.
+    fn number(&self, name: &str) -> Result<u32, Answer> {
+        let Some(text) = parameter(self.query, name) else {
+            return Ok(0);
         };
-        let Some(seconds) = seconds else {
-            return Answer::text(422, "seconds is a whole number");
+        let number = String::from_utf8_lossy(&text).parse();
+        number.map_err(|_| Answer::text(422, &format!("{name} is a whole number")))
+    }
+
+    /// What stands under /debug/pprof/.
+    fn pprof(&self, name: &str) -> Option<Answer> {
+        let answered = match name {
+            "" => Ok(Answer::text(200, INDEX)),
+            "cmdline" => Ok(self.command_line()),
+            "symbol" => Ok(symbols()),
+            "trace" => self.trace(),
+            name => self.profile(Kind::named(name)?),
         };
-        let frame = DebugToMonitor::Profile {
-            kind: kind.number(),
-            seconds,
-            process: parameter(self.query, "process").map(Into::into),
-        };
-        if self.monitor.tell(self.number, &frame, &[]).is_err() {
-            return unanswered();
-        }
-        let patience = Duration::from_millis(DEBUG_ANSWER_TIME_MS);
-        match self.monitor.next(self.number, patience) {
-            Some((MonitorToDebug::Profiling, mut pipe)) => {
-                let mut profile = Vec::new();
-                let most = u64::try_from(PROFILE_MAX_BYTES * 16).unwrap_or(u64::MAX);
-                if let Some(pipe) = pipe.pop() {
-                    // Half of one shows as such: its format has a checksum at its end.
-                    let _ = File::from(pipe).take(most).read_to_end(&mut profile);
-                }
-                if profile.is_empty() {
-                    return Answer::text(503, "the process ended, or has a profile under way");
-                }
-                Answer::new(200, "application/octet-stream", profile)
-            }
-            Some((MonitorToDebug::Busy { seconds }, _)) => Answer {
-                retry_s: Some(seconds),
-                ..Answer::text(429, "a profile of this kind is under way: one at a time")
-            },
-            Some((MonitorToDebug::Invalid { what }, _)) => {
+        Some(answered.unwrap_or_else(|refusal| refusal))
+    }
+
+    fn command_line(&self) -> Answer {
+        let process = parameter(self.query, "process").map(Into::into);
+        match self.ask(&DebugToMonitor::GetCommandLine { process }) {
+            Some(MonitorToDebug::CommandLine { words }) => Answer::new(200, TEXT, words.0),
+            Some(MonitorToDebug::Invalid { what }) => {
                 Answer::text(422, &String::from_utf8_lossy(&what))
             }
             _ => unanswered(),
         }
+    }
+
+    fn trace(&self) -> Result<Answer, Answer> {
+        let seconds = self.number("seconds")?;
+        let form = streams::Form::Trace(streams::Trace::default());
+        Ok(self.stream(&DebugToMonitor::Trace { seconds }, form))
+    }
+
+    /// Follows the log, or shows its last lines.
+    fn log(&self) -> Result<Answer, Answer> {
+        let text = |name| parameter(self.query, name);
+        let level = match text("level") {
+            None => 0,
+            Some(level) => level_number(&String::from_utf8_lossy(&level))
+                .ok_or_else(|| Answer::text(422, NO_LEVEL))?,
+        };
+        let json = self.accept.starts_with(JSON) || self.accept.starts_with(NDJSON);
+        let form = match text("format").as_deref() {
+            None if json => streams::Form::LogJson,
+            None | Some(b"text") => streams::Form::LogText,
+            Some(b"json") => streams::Form::LogJson,
+            Some(_) => return Err(Answer::text(422, "format is text or json")),
+        };
+        let last = match text("follow").as_deref() {
+            None | Some(b"yes" | b"1") => false,
+            Some(b"no" | b"0") => true,
+            Some(_) => return Err(Answer::text(422, "follow is yes or no")),
+        };
+        Ok(self.stream(&DebugToMonitor::Follow { level, last }, form))
+    }
+
+    /// An answer that goes on when its head is out.
+    fn stream(&self, frame: &DebugToMonitor, form: streams::Form) -> Answer {
+        let kind = form.content_type();
+        if !self.wants_body {
+            return Answer::new(200, kind, []);
+        }
+        match self.ask_for_descriptor(frame) {
+            Ok((MonitorToDebug::Following { seconds }, Some(records))) => {
+                let time = Duration::from_secs(seconds.into());
+                self.monitor.hand_over(
+                    self.number,
+                    Stream {
+                        records,
+                        form,
+                        until: (seconds > 0).then(|| Instant::now() + time),
+                    },
+                );
+                Answer::new(200, kind, [])
+            }
+            Ok(_) => unanswered(),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Asks for what comes through a descriptor.
+    fn ask_for_descriptor(
+        &self,
+        frame: &DebugToMonitor,
+    ) -> Result<(MonitorToDebug, Option<OwnedFd>), Answer> {
+        if self.monitor.tell(self.number, frame, &[]).is_err() {
+            return Err(unanswered());
+        }
+        let patience = Duration::from_millis(DEBUG_ANSWER_TIME_MS);
+        match self.monitor.next(self.number, patience) {
+            Some((MonitorToDebug::Busy { seconds }, _)) => Err(Answer {
+                retry_s: Some(seconds),
+                ..Answer::text(
+                    429,
+                    "others do that at the moment, as many as may; try again later",
+                )
+            }),
+            Some((MonitorToDebug::Invalid { what }, _)) => {
+                Err(Answer::text(422, &String::from_utf8_lossy(&what)))
+            }
+            Some((answer, mut descriptors)) => Ok((answer, descriptors.pop())),
+            None => Err(unanswered()),
+        }
+    }
+
+    /// Has a profile taken, and waits for it.
+    fn profile(&self, kind: Kind) -> Result<Answer, Answer> {
+        let frame = DebugToMonitor::Profile {
+            kind: kind.number(),
+            seconds: self.number("seconds")?,
+            process: parameter(self.query, "process").map(Into::into),
+            hz: self.number("hz")?,
+        };
+        let (_, pipe) = self.ask_for_descriptor(&frame)?;
+        let mut profile = Vec::new();
+        let most = u64::try_from(PROFILE_MAX_BYTES * 16).unwrap_or(u64::MAX);
+        if let Some(pipe) = pipe {
+            // Half of one shows as such: its format has a checksum at its end.
+            let _ = File::from(pipe).take(most).read_to_end(&mut profile);
+        }
+        if profile.is_empty() {
+            return Err(Answer::text(
+                503,
+                "the process ended before its profile did; try again",
+            ));
+        }
+        Ok(Answer::new(200, "application/octet-stream", profile))
     }
 
     fn ask(&self, frame: &DebugToMonitor) -> Option<MonitorToDebug> {
@@ -205,9 +314,7 @@ impl Asked<'_> {
                 None => unanswered(),
             },
             "/log-level" => self.level(&DebugToMonitor::GetLogLevel),
-            "/debug/pprof/profile" => self.profile(Kind::Cpu),
-            "/debug/pprof/heap" => self.profile(Kind::Heap),
-            "/debug/pprof/goroutine" | "/debug/pprof/threads" => self.profile(Kind::Threads),
+            "/log" => self.log().unwrap_or_else(|refusal| refusal),
             "/readyz" => match self.ask(&DebugToMonitor::GetReadiness) {
                 Some(MonitorToDebug::Readiness { readiness }) => {
                     let status = if readiness.ready { 200 } else { 503 };
@@ -251,7 +358,7 @@ impl Asked<'_> {
                 }
                 _ => unanswered(),
             },
-            _ => return None,
+            path => return self.pprof(path.strip_prefix(PPROF)?),
         })
     }
 
@@ -268,6 +375,7 @@ impl Asked<'_> {
             return Some(self.done(&DebugToMonitor::Close { id }, Some(nothing)));
         }
         match self.path {
+            SYMBOL => Some(symbols()),
             "/drain" => Some(self.done(&DebugToMonitor::Drain, None)),
             "/penalties/clear" => {
                 let address = parameter(self.query, "address").map(Into::into);
@@ -321,10 +429,7 @@ impl Asked<'_> {
     fn set_level(&self, request: &mut Request) -> Answer {
         match wanted_level(request) {
             Some(level) => self.level(&DebugToMonitor::SetLogLevel { level }),
-            None => Answer::text(
-                422,
-                "no such level: write TRACE, DEBUG, INFO, WARN or ERROR",
-            ),
+            None => Answer::text(422, NO_LEVEL),
         }
     }
 
@@ -346,8 +451,17 @@ fn wanted_level(request: &mut Request) -> Option<u8> {
         .take(limit)
         .read_to_string(&mut body)
         .ok()?;
-    let level: log::Level = body.trim().parse().ok()?;
+    level_number(&body)
+}
+
+fn level_number(text: &str) -> Option<u8> {
+    let level: log::Level = text.trim().parse().ok()?;
     Some(level as u8)
+}
+
+/// As Go's handler says that there are no names: the file is stripped, and this process has it not.
+fn symbols() -> Answer {
+    Answer::text(200, "num_symbols: 0")
 }
 
 /// The value of a parameter of the query, its %-escapes undone; an empty one is none.

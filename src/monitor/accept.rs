@@ -157,6 +157,7 @@ impl Monitor {
             host_text(ends.local),
             ends.local.port()
         );
+        super::trace::phase(key, &connection);
         self.connections.insert(key, connection);
         if let Some(process) = self.nets.get_mut(net) {
             process.connections.insert(number, key);

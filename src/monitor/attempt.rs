@@ -65,6 +65,7 @@ impl Monitor {
             let frame = ToNet::SetLogLevel {
                 level: level_number(level),
                 forced: false,
+                followed: 0,
             };
             let (net, number) = (connection.net, connection.number);
             self.nets.send(&self.poller, net, number, &frame, &[]);
@@ -87,6 +88,7 @@ impl Monitor {
         };
         let banner = attempt.options.banner.clone();
         connection.enter(Phase::Authenticating(Box::new(attempt)));
+        super::trace::phase(key, connection);
         if let Some(reason) = reason {
             self.refused(key, Some(user), reason);
         }

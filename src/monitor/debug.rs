@@ -13,26 +13,25 @@ use std::time::{Duration, Instant};
 use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::Pid;
 
 use super::Monitor;
+use super::debug_peers::Peers;
 use super::debug_socket::DebugSocket;
 use super::host::Ids;
+use super::levels::LineRates;
 use super::nets::restart_delay;
 use super::outbox::Outbox;
 use super::poller::Source;
 use super::rate::Rate;
 use super::timers::{Deadline, TimerId};
-use crate::account;
 use crate::config::options::DebugOptions;
 use crate::debug_frames::{DebugToMonitor, MonitorToDebug};
 use crate::launch::{Launch, launch};
 use crate::limits::{
-    DEBUG_CLIENTS_MAX, DEBUG_REFUSAL_LINES_BURST, FRAMES_PER_TURN, HELLO_TIME_MS, LOG_LINES_BURST,
-    LOG_LINES_PER_SECOND, RESTART_GOOD_MS,
+    DEBUG_CLIENTS_MAX, DEBUG_REFUSAL_LINES_BURST, FRAMES_PER_TURN, HELLO_TIME_MS, RESTART_GOOD_MS,
 };
-use crate::pattern;
+use crate::logging::streams;
 
 /// The service: its socket, and its process while there is one.
 #[derive(Debug)]
@@ -46,6 +45,9 @@ pub(super) struct Debug {
     refusal_lines: Rate,
     /// Asked for over the service; until the configuration is read again.
     pub level: Option<log::LevelFilter>,
+    /// Up to which level other processes were told that somebody follows.
+    pub followed: log::LevelFilter,
+    pub peers: Peers,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct Process {
     greeted: bool,
     hello: Option<TimerId>,
     started: Instant,
-    logs: Rate,
+    logs: LineRates,
     /// Whom the process announced and has not given up; `None`: not let in.
     clients: BTreeMap<u32, Option<String>>,
     highest: u32,
@@ -72,6 +74,8 @@ impl Debug {
             dying: None,
             refusal_lines: Rate::new(DEBUG_REFUSAL_LINES_BURST, 1, Instant::now()),
             level: None,
+            followed: log::LevelFilter::Off,
+            peers: Peers::new(Instant::now()),
         }
     }
 
@@ -83,19 +87,13 @@ impl Debug {
     }
 }
 
-/// A client of the service.
-struct Peer {
-    uid: u32,
-    name: Option<String>,
-    /// For the log: `alice (uid 1000, pid 77)`.
-    text: String,
-}
-
 impl Monitor {
     /// Makes, keeps or removes the socket, as the configuration wants it. Nothing depends on it.
     pub(super) fn settle_debug(&mut self) {
         let generation = Rc::clone(&self.generation);
         let options = &generation.options;
+        self.debug.peers.forget();
+        streams::keep(options.debug.service);
         let open = is_open(&options.debug);
         if let Some(socket) = &self.debug.socket {
             if options.debug.service && socket.is_in(&options.data_dir) {
@@ -184,7 +182,7 @@ impl Monitor {
             greeted: false,
             hello: Some(self.timers.after(time, Deadline::DebugHello)),
             started: now,
-            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
+            logs: LineRates::new(now),
             clients: BTreeMap::new(),
             highest: 0,
         })
@@ -195,6 +193,8 @@ impl Monitor {
         if let Some(process) = self.debug.process.take() {
             self.timers.cancel(process.hello);
             self.poller.remove(&process.link);
+            self.end_following(None);
+            self.end_trace(None);
         }
     }
 
@@ -309,7 +309,7 @@ impl Monitor {
                 Ok(())
             }
             DebugToMonitor::Log { level, message } if number == 0 => {
-                if process.logs.take(Instant::now()) {
+                if process.logs.take(level) {
                     let pid = process.pid.as_raw_nonzero();
                     super::log::log_of_debug(pid.get(), level, &message);
                 }
@@ -322,6 +322,8 @@ impl Monitor {
             }
             DebugToMonitor::Left => {
                 process.clients.remove(&number);
+                self.end_following(Some(number));
+                self.end_trace(Some(number));
                 Ok(())
             }
             frame => match process.clients.get(&number) {
@@ -345,11 +347,10 @@ impl Monitor {
             return Err("it announced a client that cannot be".into());
         };
         let is_client = |listener: &DebugSocket| listener.accepted(socket);
-        let peer = (self.debug.socket.as_ref().is_some_and(is_client))
-            .then(|| peer_of(socket))
-            .flatten()
-            .ok_or("it announced a descriptor that is no client")?;
-        let permitted = self.may_debug(&peer);
+        let accepted = self.debug.socket.as_ref().is_some_and(is_client);
+        let peer = accepted.then(|| self.peer_of(socket)).flatten();
+        let peer = peer.ok_or("it announced a descriptor that is no client")?;
+        let permitted = peer.permitted;
         if !permitted && self.debug.refusal_lines.take(Instant::now()) {
             log::warn!(
                 "debug service: {} is refused; event=debug-refused uid={} reason=not-allowed",
@@ -365,34 +366,6 @@ impl Monitor {
         }
         self.tell_debug(number, &MonitorToDebug::Judged { permitted }, &[]);
         Ok(())
-    }
-
-    fn may_debug(&self, peer: &Peer) -> bool {
-        let options = &self.generation.options;
-        let own = rustix::process::geteuid().as_raw();
-        if peer.uid == 0 || peer.uid == own {
-            return true;
-        }
-        let privsep = self.host.net_ids(options).map(|ids| ids.uid);
-        if super::host::Host::is_confined_id(peer.uid) || privsep == Some(peer.uid) {
-            return false;
-        }
-        let Some(name) = &peer.name else {
-            return false;
-        };
-        let matches = |name: &str, list: &[String]| {
-            pattern::matches_list(name.as_bytes(), list.join(",").as_bytes()).is_match()
-        };
-        if matches(name, &options.debug.allow_users) {
-            return true;
-        }
-        !options.debug.allow_groups.is_empty()
-            && account::by_uid(peer.uid).is_some_and(|account| {
-                let groups = account::group_names(&account.groups());
-                groups
-                    .iter()
-                    .any(|group| matches(group, &options.debug.allow_groups))
-            })
     }
 
     /// Answers; to nobody where the client, or the process, is gone.
@@ -422,21 +395,4 @@ impl Monitor {
 /// Whether others than the owner may connect.
 fn is_open(options: &DebugOptions) -> bool {
     !options.allow_users.is_empty() || !options.allow_groups.is_empty()
-}
-
-/// Who is at the other end, by the kernel's word.
-fn peer_of(socket: &OwnedFd) -> Option<Peer> {
-    let credentials = socket_peercred(socket).ok()?;
-    let uid = credentials.uid.as_raw();
-    let pid = credentials.pid.as_raw_nonzero();
-    let name =
-        account::by_uid(uid).map(|account| String::from_utf8_lossy(&account.name).into_owned());
-    let shown = name.as_deref().map_or("-".to_owned(), |name| {
-        crate::logging::escape_name(name.as_bytes())
-    });
-    Some(Peer {
-        uid,
-        name,
-        text: format!("{shown} (uid {uid}, pid {pid})"),
-    })
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Monitor;
 use super::connection::{Connection, Phase};
+use super::debug_profile::Wanted;
 use super::ids::{ConnectionKey, NetId};
 use super::log::{peer_text, user_text};
 use super::nets::Role;
@@ -25,13 +26,13 @@ use crate::logging;
 /// Answers that wait for the word of `net`s.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
-    waiting: Vec<(u32, Wanted)>,
+    waiting: Vec<(u32, Report)>,
     owing: BTreeSet<NetId>,
     timer: Option<TimerId>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Wanted {
+enum Report {
     Sessions { after: u64 },
     Metrics,
 }
@@ -51,14 +52,23 @@ impl Monitor {
                 readiness: self.readiness(),
             },
             DebugToMonitor::GetSessions { after } => {
-                return self.gather(number, Wanted::Sessions { after });
+                return self.gather(number, Report::Sessions { after });
             }
-            DebugToMonitor::GetMetrics => return self.gather(number, Wanted::Metrics),
+            DebugToMonitor::GetMetrics => return self.gather(number, Report::Metrics),
             DebugToMonitor::Profile {
                 kind,
                 seconds,
                 process,
-            } => return self.profile(number, (kind, seconds), process.as_deref(), who),
+                hz,
+            } => {
+                let wanted = Wanted { kind, seconds, hz };
+                return self.profile(number, &wanted, process.as_deref(), who);
+            }
+            DebugToMonitor::Follow { level, last } => {
+                return self.follow_log(number, level, last, who);
+            }
+            DebugToMonitor::Trace { seconds } => return self.trace(number, seconds, who),
+            DebugToMonitor::GetCommandLine { process } => self.command_line(process.as_deref()),
             DebugToMonitor::Close { id } => self.close_session(id, who),
             DebugToMonitor::Drain => {
                 announce("draining: no more connections are accepted", who);
@@ -213,7 +223,7 @@ impl Monitor {
     }
 
     /// Asks all `net`s about their connections, for an answer that waits for them.
-    fn gather(&mut self, number: u32, wanted: Wanted) {
+    fn gather(&mut self, number: u32, wanted: Report) {
         self.gathering.waiting.push((number, wanted));
         if self.gathering.timer.is_some() {
             return;
@@ -265,8 +275,8 @@ impl Monitor {
         // One that is late reports to nobody, and is not blamed: it stays among those that owe.
         for (number, wanted) in std::mem::take(&mut self.gathering.waiting) {
             let answer = match wanted {
-                Wanted::Sessions { after } => self.sessions_answer(after),
-                Wanted::Metrics => {
+                Report::Sessions { after } => self.sessions_answer(after),
+                Report::Metrics => {
                     let (samples, histograms) = self.metrics();
                     MonitorToDebug::Metrics {
                         samples,

@@ -100,6 +100,7 @@ impl Monitor {
         };
         connection.client_name.drop_request();
         drop(connection.enter(Phase::Ending { timer, user }));
+        super::trace::phase(key, connection);
     }
 
     /// Ends a connection at once, whatever its `net` does.
@@ -127,6 +128,7 @@ impl Monitor {
         let Some(mut connection) = self.connections.remove(&key) else {
             return;
         };
+        super::trace::over(key);
         self.cookies.remove(&connection.client.cookie);
         let report = &connection.report;
         self.counters.bytes.0 += report.received;

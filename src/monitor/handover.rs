@@ -71,6 +71,7 @@ impl Monitor {
                 connection.conduct = Conduct::Good;
                 let (net, number) = (connection.net, connection.number);
                 connection.enter(Phase::HandingOver(Box::new(hand_over)));
+                super::trace::phase(key, connection);
                 self.nets
                     .send(&self.poller, net, number, &ToNet::AuthSuccess, &[]);
                 let Some(helper) = connection.helper.as_mut() else {
@@ -247,6 +248,7 @@ impl Monitor {
         };
         // Drops our copy of the session socket: its end must be seen.
         drop(connection.enter(Phase::Live(Box::new(live))));
+        super::trace::phase(key, connection);
         connection.net = target;
         connection.number = number;
         connection.options = options;

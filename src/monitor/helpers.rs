@@ -11,11 +11,12 @@ use super::Monitor;
 use super::connection::{Phase, Step};
 use super::host::Host;
 use super::ids::ConnectionKey;
+use super::levels::LineRates;
 use super::outbox::Outbox;
 use super::poller::{Poller, Source};
-use super::rate::Rate;
 use super::timers::{Deadline, TimerId};
-use crate::limits::{FRAMES_PER_TURN, HELLO_TIME_MS, LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+use crate::limits::{FRAMES_PER_TURN, HELLO_TIME_MS};
+use crate::logging::streams;
 
 #[derive(Debug)]
 pub(super) struct Helper {
@@ -26,7 +27,7 @@ pub(super) struct Helper {
     /// It was sent the policy, perhaps before its hello arrived here.
     pub accepted: bool,
     pub hello: Option<TimerId>,
-    pub logs: Rate,
+    pub logs: LineRates,
     pub pid: u32,
 }
 
@@ -61,7 +62,7 @@ impl Helper {
             stage: HelperStage::Started,
             accepted: false,
             hello: None,
-            logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, Instant::now()),
+            logs: LineRates::new(Instant::now()),
             pid: launched.pid.as_raw_nonzero().get().unsigned_abs(),
         })
     }
@@ -108,7 +109,7 @@ impl Monitor {
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);
                 helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
                 connection.helper = Some(helper);
-                if self.debug.level.is_some() {
+                if self.debug.level.is_some() || streams::level() > ::log::LevelFilter::Off {
                     self.tell_helper_level(key);
                 }
                 true
@@ -220,7 +221,7 @@ impl Monitor {
                 self.login_failed_late(key, &format!("{step}: {error}"));
             }
             (_, HelperToMonitor::Log { level, message }) => {
-                if helper.logs.take(Instant::now()) {
+                if helper.logs.take(level) {
                     self.log_of_helper(key, level, &message);
                 }
             }

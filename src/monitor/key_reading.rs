@@ -70,6 +70,9 @@ fn active_max(is_command: bool) -> usize {
 /// some milliseconds.
 const CHUNKS_PER_TURN: usize = 4;
 
+/// What traces call it.
+const TRACED: &str = "keys are read";
+
 impl Monitor {
     /// Starts to read, or queues: each connection has one request at a time, so the queue is bounded.
     pub(super) fn read_keys(&mut self, key: ConnectionKey, reading: Reading) {
@@ -118,6 +121,7 @@ impl Monitor {
                 is_command,
             };
             self.readers.queue(is_command).active += 1;
+            super::trace::part(key, TRACED, if is_command { "command" } else { "file" });
         }
         Ok(())
     }
@@ -210,6 +214,7 @@ impl Monitor {
                 timer,
                 is_command,
             } => {
+                super::trace::part_over(key, TRACED);
                 self.timers.cancel(Some(timer));
                 self.poller.remove(&pipe);
                 let queue = self.readers.queue(is_command);

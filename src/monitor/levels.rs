@@ -1,13 +1,52 @@
 //! The level at which is logged: of the configuration, of a connection (LogLevel may stand under
-//! `Match`), or, over both, what was asked for while the server runs.
+//! `Match`), or, over both, what was asked for while the server runs. Whoever follows the log may have
+//! more from all processes, without more of it being logged.
+
+use std::time::Instant;
 
 use log::LevelFilter;
 
 use super::Monitor;
 use super::ids::ConnectionKey;
+use super::log::level_of;
+use super::rate::Rate;
 use super::setup::level_number;
 use crate::frames::ToNet;
-use crate::logging;
+use crate::limits::{LOG_LINES_BURST, LOG_LINES_PER_SECOND};
+use crate::logging::{self, streams};
+
+/// How many lines of another process may be logged. Lines that are only followed never take the place
+/// of others, and what is too much of either is said to whoever follows.
+#[derive(Debug)]
+pub(super) struct LineRates {
+    logged: Rate,
+    followed: Rate,
+}
+
+impl LineRates {
+    pub(super) fn new(now: Instant) -> Self {
+        let rate = Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now);
+        Self {
+            logged: rate.clone(),
+            followed: rate,
+        }
+    }
+
+    /// For a line of this level, by its number.
+    pub(super) fn take(&mut self, level: u8) -> bool {
+        let level = level_of(level);
+        let rate = if logging::is_for_streams(level) {
+            &mut self.followed
+        } else {
+            &mut self.logged
+        };
+        let taken = rate.take(Instant::now());
+        if !taken {
+            streams::lost(level, 1);
+        }
+        taken
+    }
+}
 
 impl Monitor {
     /// What is logged from here on is about this connection.
@@ -34,6 +73,11 @@ impl Monitor {
     /// configuration again.
     pub(super) fn force_log_level(&mut self, level: Option<LevelFilter>) {
         self.debug.level = level;
+        self.tell_levels();
+    }
+
+    /// Every process learns what is logged, and what is followed.
+    pub(super) fn tell_levels(&mut self) {
         self.speak_of_all();
         let nets: Vec<_> = self.nets.iter().map(|(id, _)| id).collect();
         for id in nets {
@@ -50,6 +94,7 @@ impl Monitor {
         let frame = ToNet::SetLogLevel {
             level: level_number(self.log_level()),
             forced: self.debug.level.is_some(),
+            followed: level_number(streams::level()),
         };
         self.nets.send(&self.poller, id, 0, &frame, &[]);
     }
@@ -59,7 +104,8 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        let level = self.debug.level.unwrap_or(connection.log_level);
+        let own = self.debug.level.unwrap_or(connection.log_level);
+        let level = own.max(streams::level());
         let frame = agent_helper::frame::MonitorToHelper::SetLogLevel {
             level: level_number(level),
         };

@@ -102,6 +102,7 @@ impl Monitor {
         }
         let session = live.sessions.entry(number).or_default();
         session.pid = pid;
+        super::trace::session(key, number, Some(pid));
         if let (Some(terminal), false) = (&session.terminal, session.recorded) {
             let host = host_text(peer);
             let entry = entry(&live.login, terminal, &host, peer.ip(), pid);
@@ -125,6 +126,7 @@ impl Monitor {
         let Phase::Live(live) = &mut connection.phase else {
             return;
         };
+        super::trace::session(key, number, None);
         if let Some(session) = live.sessions.remove(&number)
             && session.terminal.is_some()
         {
@@ -143,6 +145,9 @@ impl Monitor {
             return;
         };
         let mut sessions = std::mem::take(&mut live.sessions);
+        for number in sessions.keys() {
+            super::trace::session(key, *number, None);
+        }
         sessions.retain(|_, session| session.terminal.is_some());
         if sessions.is_empty() {
             return;

@@ -56,7 +56,7 @@ pub(super) fn fields(
     )
 }
 
-fn level_of(number: u8) -> log::Level {
+pub(super) fn level_of(number: u8) -> log::Level {
     match number {
         0 | 1 => log::Level::Error,
         2 => log::Level::Warn,

@@ -17,6 +17,8 @@ mod counters;
 mod credential;
 mod debug;
 mod debug_answers;
+mod debug_log;
+mod debug_peers;
 mod debug_profile;
 mod debug_socket;
 mod delay;
@@ -63,6 +65,7 @@ mod startups;
 mod terminals;
 mod timers;
 mod title;
+mod trace;
 mod trust;
 mod worker;
 
@@ -325,7 +328,7 @@ impl Monitor {
             Deadline::DebugRestart => self.debug_again(),
             Deadline::Aftermath(number) => self.aftermath_due(number),
             Deadline::Gathered => self.gathered(),
-            Deadline::OwnProfile => self.own_profile_over(),
+            Deadline::OwnProfile(kind) => self.own_profile_over(kind),
         }
     }
 

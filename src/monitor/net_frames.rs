@@ -54,7 +54,7 @@ impl Monitor {
             }
             NetToMonitor::Log { level, message } if !greeted && number == 0 => {
                 // Why it cannot start: what follows is its end.
-                if self.may_log(id) {
+                if self.may_log(id, level) {
                     self.log_of_net(id, None, level, &message);
                 }
                 self.nets.doom(id, "it did not say hello first");
@@ -70,7 +70,7 @@ impl Monitor {
                 self.reported(id, connections, last);
             }
             NetToMonitor::Log { level, message } if number == 0 => {
-                if self.may_log(id) {
+                if self.may_log(id, level) {
                     self.log_of_net(id, None, level, &message);
                 }
             }
@@ -169,7 +169,7 @@ impl Monitor {
                 self.closed(key, reason, &detail, bytes);
             }
             NetToMonitor::Log { level, message } => {
-                if self.may_log(id) {
+                if self.may_log(id, level) {
                     self.log_of_net(id, Some(key), level, &message);
                 }
             }
@@ -197,10 +197,9 @@ impl Monitor {
         }
     }
 
-    fn may_log(&mut self, id: NetId) -> bool {
-        self.nets
-            .get_mut(id)
-            .is_some_and(|net| net.logs.take(Instant::now()))
+    fn may_log(&mut self, id: NetId, level: u8) -> bool {
+        let net = self.nets.get_mut(id);
+        net.is_some_and(|net| net.logs.take(level))
     }
 
     fn accept_paused(&mut self, id: NetId, errno: i32) {
@@ -216,7 +215,7 @@ impl Monitor {
         let time = Duration::from_millis(ACCEPT_PAUSE_MS);
         net.resume = Some(self.timers.after(time, Deadline::Resume(id)));
         self.counters.accept_errors += 1;
-        if self.may_log(id) {
+        if self.may_log(id, log::Level::Warn as u8) {
             let error = std::io::Error::from_raw_os_error(errno);
             log::warn!("no connections are accepted for a moment: {error}");
         }

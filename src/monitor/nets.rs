@@ -12,14 +12,13 @@ use zeroize::Zeroize;
 
 use super::host::{Host, Ids};
 use super::ids::{ConnectionKey, Counter, NetId};
+use super::levels::LineRates;
 use super::listeners::Listener;
 use super::outbox::Outbox;
 use super::poller::{Poller, Source};
-use super::rate::Rate;
 use super::timers::TimerId;
 use crate::frames::ToNet;
 use crate::launch::{Launch, launch};
-use crate::limits::{LOG_LINES_BURST, LOG_LINES_PER_SECOND};
 
 /// What a `net` is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +47,9 @@ pub(super) struct Net {
     pub hello: Option<TimerId>,
     /// It rests from accepting until then.
     pub resume: Option<TimerId>,
-    pub logs: Rate,
+    pub logs: LineRates,
+    /// What it was started as.
+    pub title: CString,
     pub started: Instant,
     /// The process ended and was waited for.
     pub collected: bool,
@@ -284,13 +285,13 @@ impl Nets {
         let id = NetId(self.counter.next());
         poller.add(&ours, Source::Net(id))?;
         self.all
-            .insert(id, net(role, launched.pid, Link::new(ours)));
+            .insert(id, net(role, title, launched.pid, Link::new(ours)));
         Ok(id)
     }
 }
 
 /// One that was just started.
-fn net(role: Role, pid: Pid, link: Link) -> Net {
+fn net(role: Role, title: &CStr, pid: Pid, link: Link) -> Net {
     let now = Instant::now();
     Net {
         role,
@@ -306,7 +307,8 @@ fn net(role: Role, pid: Pid, link: Link) -> Net {
         idle: None,
         hello: None,
         resume: None,
-        logs: Rate::new(LOG_LINES_BURST, LOG_LINES_PER_SECOND, now),
+        logs: LineRates::new(now),
+        title: title.to_owned(),
         started: now,
     }
 }
@@ -349,7 +351,12 @@ mod tests {
     fn a_pid_that_was_collected_is_nobodys_to_kill() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let (link, _other) = link::pair().unwrap();
-        let mut net = net(Role::Strangers, Pid::from_child(&child), Link::new(link));
+        let mut net = net(
+            Role::Strangers,
+            c"agent: net",
+            Pid::from_child(&child),
+            Link::new(link),
+        );
         net.collected = true;
         assert!(!net.kill());
         std::thread::sleep(Duration::from_millis(50));

@@ -59,6 +59,7 @@ impl Monitor {
             connection.host_key = offered;
             self.counters.handshakes.note(connection.started.elapsed());
             connection.permit.enter(Stage::Exchanged);
+            super::trace::phase(key, connection);
         }
         let key_type = host_key.private.public().key_type;
         let algorithm: &[u8] = match key_type.signs_for(&exchange.host_key_algorithm) {

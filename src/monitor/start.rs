@@ -94,7 +94,7 @@ impl Monitor {
             penalties: Penalties::default(),
             refusals: Refusals::default(),
             debug: Debug::new(),
-            profiles: super::debug_profile::Profiles::default(),
+            profiles: super::debug_profile::Profiles::new(),
             gathering: super::debug_answers::Gathering::default(),
             counters: super::counters::Counters::default(),
             started_s: super::clock::now().as_secs(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::ids::{ConnectionKey, NetId};
+use crate::profile::Kind;
 
 /// What happens at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub(super) enum Deadline {
     Gathered,
     /// What a connection left behind is due to be looked at.
     Aftermath(u64),
-    /// The monitor's own profile has taken long enough.
-    OwnProfile,
+    /// The monitor's own profile of this kind has taken long enough.
+    OwnProfile(Kind),
 }
 
 /// Names a deadline, to take it back.

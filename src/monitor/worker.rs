@@ -13,6 +13,7 @@ use rustix::io;
 use super::ids::ConnectionKey;
 use crate::host_keys::HostKey;
 use crate::limits::WORKER_QUEUE_MAX;
+use crate::profile;
 use crate::ssh::crypto::{CryptoError, Random};
 
 /// What a signature is for.
@@ -96,8 +97,9 @@ impl Worker {
         let results = self.results.0.clone();
         let wake = Arc::clone(&self.wake);
         let work = move || {
+            let _registered = profile::register();
             let random = Random::system();
-            for job in jobs {
+            while let Ok(job) = profile::wait(|| jobs.recv()) {
                 let signature = job.key.private.sign(&job.algorithm, &job.data, &random);
                 if results
                     .send(Done {
@@ -112,6 +114,7 @@ impl Worker {
                 let _ = io::write(&wake, &1_u64.to_ne_bytes());
             }
         };
+        profile::spawns();
         match std::thread::Builder::new()
             .name("signatures".into())
             .spawn(work)

@@ -198,11 +198,13 @@ impl Acceptor<'_> {
             descriptors,
         } = received;
         match ToNet::from_wire(&content)? {
-            ToNet::SetLogLevel { level, forced } if number == 0 => {
-                logger::set_process(level, forced);
-            }
-            ToNet::Profile { kind, seconds } if number == 0 => {
-                take_profile(kind, seconds, descriptors)?
+            ToNet::SetLogLevel {
+                level,
+                forced,
+                followed,
+            } if number == 0 => logger::set_process(level, forced, followed),
+            ToNet::Profile { kind, seconds, hz } if number == 0 => {
+                take_profile(kind, seconds, hz, descriptors)?;
             }
             ToNet::Report if number == 0 => self.threads.report()?,
             ToNet::StopAccepting if number == 0 => {
@@ -296,12 +298,13 @@ fn pair(descriptors: Vec<OwnedFd>) -> Result<ClientSocket, LinkError> {
 }
 
 /// Takes a profile in a thread of its own.
-fn take_profile(kind: u8, seconds: u32, mut pipe: Vec<OwnedFd>) -> Result<(), LinkError> {
+fn take_profile(kind: u8, seconds: u32, hz: u32, mut pipe: Vec<OwnedFd>) -> Result<(), LinkError> {
     let (Some(kind), Some(output)) = (profile::Kind::from_number(kind), pipe.pop()) else {
         return Err(LinkError::Protocol("a profile of nothing, or into nothing"));
     };
     let time = Duration::from_secs(seconds.into());
     // Without a thread the pipe closes, and its reader sees that there is nothing.
-    let _ = std::thread::Builder::new().spawn(move || profile::take(kind, time, &output));
+    profile::spawns();
+    let _ = std::thread::Builder::new().spawn(move || profile::take(kind, hz, time, &output));
     Ok(())
 }

@@ -134,7 +134,7 @@ fn first_word(place: &Place) -> Result<ToNet, Errno> {
             return Ok(frame);
         }
         let mut set = [PollFd::new(&*place.mailbox, PollFlags::IN)];
-        match poll(&mut set, None) {
+        match crate::profile::wait(|| poll(&mut set, None)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }

@@ -1,9 +1,10 @@
 //! What a connection's thread lets others see of it: counters for whoever looks at a running server.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::frames::ConnectionReport;
+use crate::profile::lock;
 
 /// Written by one thread, read by another now and then.
 #[derive(Debug, Default)]
@@ -17,17 +18,11 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn set_algorithms(&self, algorithms: String) {
-        *self
-            .algorithms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = algorithms;
+        *lock(&self.algorithms) = algorithms;
     }
 
     pub(super) fn report(&self, number: u32) -> ConnectionReport {
-        let algorithms = self
-            .algorithms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let algorithms = lock(&self.algorithms);
         ConnectionReport {
             number,
             received: self.received.load(Ordering::Relaxed),

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -15,6 +15,7 @@ use super::monitor_link::MonitorLink;
 use crate::frames::NetToMonitor;
 use crate::limits::{LOG_LINE_MAX_BYTES, LOG_LINES_BURST, LOG_LINES_PER_SECOND};
 use crate::logging::level_filter;
+use crate::profile::lock;
 
 thread_local! {
     static THREAD: Cell<(u32, LevelFilter)> = const { Cell::new((0, LevelFilter::Trace)) };
@@ -23,6 +24,10 @@ thread_local! {
 /// A level for all threads, by its number; [`NONE`]: each has its own.
 static FORCED: AtomicU8 = AtomicU8::new(NONE);
 const NONE: u8 = u8::MAX;
+/// The level for what concerns no connection.
+static PROCESS: AtomicU8 = AtomicU8::new(LevelFilter::Info as u8);
+/// Lines up to this level are followed by somebody.
+static FOLLOWED: AtomicU8 = AtomicU8::new(0);
 /// The highest level of any thread so far, by its number.
 static HIGHEST: AtomicU8 = AtomicU8::new(0);
 
@@ -30,7 +35,8 @@ static HIGHEST: AtomicU8 = AtomicU8::new(0);
 pub(super) fn install(link: Arc<MonitorLink>) {
     let logger = Logger {
         link,
-        budget: Mutex::new(Budget::new(Instant::now())),
+        logged: Mutex::new(Budget::new(Instant::now())),
+        followed: Mutex::new(Budget::new(Instant::now())),
     };
     // Fails only when a logger is there already, which then keeps its place.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
@@ -54,15 +60,18 @@ pub(super) fn set_connection(connection: u32, level: LevelFilter) {
     }
 }
 
-/// From here on this level counts; `forced`: for all threads, whatever theirs are.
-pub(super) fn set_process(level: u8, forced: bool) {
+/// From here on this level counts; `forced`: for all threads, whatever theirs are. Lines up to
+/// `followed` are wanted too.
+pub(super) fn set_process(level: u8, forced: bool, followed: u8) {
     FORCED.store(if forced { level } else { NONE }, Ordering::Relaxed);
+    PROCESS.store(level, Ordering::Relaxed);
+    FOLLOWED.store(followed, Ordering::Relaxed);
     let highest = if forced {
         level
     } else {
         level.max(HIGHEST.load(Ordering::Relaxed))
     };
-    log::set_max_level(level_filter(highest));
+    log::set_max_level(level_filter(highest.max(followed)));
 }
 
 /// As frames name levels.
@@ -70,34 +79,47 @@ fn number_of(level: LevelFilter) -> u8 {
     level.to_level().map_or(0, level_number)
 }
 
+/// Up to here the calling thread's lines are for the log.
+fn own_level() -> LevelFilter {
+    match FORCED.load(Ordering::Relaxed) {
+        NONE => match THREAD.with(Cell::get) {
+            (0, _) => level_filter(PROCESS.load(Ordering::Relaxed)),
+            (_, level) => level,
+        },
+        forced => level_filter(forced),
+    }
+}
+
 struct Logger {
     link: Arc<MonitorLink>,
-    budget: Mutex<Budget>,
+    /// For lines that go to the log.
+    logged: Mutex<Budget>,
+    /// For those that are only followed: they never take the place of others.
+    followed: Mutex<Budget>,
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let level = match FORCED.load(Ordering::Relaxed) {
-            NONE => THREAD.with(Cell::get).1,
-            forced => level_filter(forced),
-        };
-        level >= metadata.level()
+        let followed = level_filter(FOLLOWED.load(Ordering::Relaxed));
+        own_level().max(followed) >= metadata.level()
     }
 
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let now = Instant::now();
-        if !self
-            .budget
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(now)
-        {
+        let budget = if record.level() <= own_level() {
+            &self.logged
+        } else {
+            &self.followed
+        };
+        let Some(lost) = lock(budget).take(Instant::now()) else {
             return;
-        }
+        };
         let mut line = Line(String::new());
+        if lost > 0 {
+            let _ = write!(line, "[{lost} lines were dropped before this one] ");
+        }
         // An error only says that the line was cut.
         let _ = line.write_fmt(*record.args());
         let frame = NetToMonitor::Log {
@@ -105,7 +127,10 @@ impl Log for Logger {
             message: line.0.into_bytes().into(),
         };
         // A line that finds the queue full is lost, rather than the connection held up.
-        let _ = self.link.try_send(THREAD.with(Cell::get).0, &frame);
+        let sent = self.link.try_send(THREAD.with(Cell::get).0, &frame);
+        if sent.is_err() {
+            lock(budget).lost += lost + 1;
+        }
     }
 
     fn flush(&self) {}
@@ -143,6 +168,8 @@ impl std::fmt::Write for Line {
 struct Budget {
     lines: u32,
     since: Instant,
+    /// Lines that did not go out since the last one that did.
+    lost: u64,
 }
 
 impl Budget {
@@ -150,10 +177,12 @@ impl Budget {
         Self {
             lines: LOG_LINES_BURST,
             since: now,
+            lost: 0,
         }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    /// Takes a line, if there is one; gives how many were lost before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
         let per_line_ms = 1000 / u64::from(LOG_LINES_PER_SECOND);
         let passed_ms =
             u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
@@ -165,9 +194,12 @@ impl Budget {
         match self.lines.checked_sub(1) {
             Some(left) => {
                 self.lines = left;
-                true
+                Some(std::mem::take(&mut self.lost))
             }
-            None => false,
+            None => {
+                self.lost += 1;
+                None
+            }
         }
     }
 }
@@ -189,13 +221,20 @@ mod tests {
         let start = Instant::now();
         let mut budget = Budget::new(start);
         let burst = (0..10 * LOG_LINES_BURST)
-            .filter(|_| budget.take(start))
+            .filter(|_| budget.take(start).is_some())
             .count();
         assert_eq!(u32::try_from(burst), Ok(LOG_LINES_BURST));
         let later = start + Duration::from_secs(1);
-        let refilled = (0..10 * LOG_LINES_BURST)
-            .filter(|_| budget.take(later))
-            .count();
+        let lost = u64::from(9 * LOG_LINES_BURST);
+        assert_eq!(
+            budget.take(later),
+            Some(lost),
+            "it is said how many are missing"
+        );
+        let refilled = 1
+            + (1..10 * LOG_LINES_BURST)
+                .filter(|_| budget.take(later).is_some())
+                .count();
         assert_eq!(
             u32::try_from(refilled),
             Ok(LOG_LINES_PER_SECOND.min(LOG_LINES_BURST))

@@ -4,7 +4,7 @@
 //! is wrong with it. The eventfd is in the connection's poll set.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::frames::ToNet;
 use crate::limits::MAILBOX_FRAMES_MAX;
+use crate::profile::lock;
 
 /// One connection's incoming frames.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Mailbox {
 
     /// Leaves `mail`; false when the box is full.
     pub(super) fn post(&self, mail: ToNet) -> bool {
-        let mut mails = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mails = lock(&self.mails);
         if mails.len() >= MAILBOX_FRAMES_MAX {
             return false;
         }
@@ -51,7 +52,7 @@ impl Mailbox {
 
     /// Takes the oldest mail.
     pub(super) fn take(&self) -> Option<ToNet> {
-        let mut mails = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mails = lock(&self.mails);
         let mail = mails.pop_front();
         if mails.is_empty() {
             // Under the lock, so that no wake-up for a later mail is swallowed.

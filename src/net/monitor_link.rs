@@ -1,6 +1,6 @@
 //! The sending half of the link to the monitor, shared by all threads of the process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use agent_helper::link::{Link, LinkError};
 use agent_helper::wire::Wire;
@@ -8,6 +8,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::frames::NetToMonitor;
+use crate::profile::lock;
 
 /// The link; the main thread alone receives from it.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl MonitorLink {
         frame: &NetToMonitor,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), LinkError> {
-        let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.sending);
         self.link.send(connection, frame, descriptors, true)
     }
 
@@ -58,13 +59,13 @@ impl MonitorLink {
         if let Some(secret) = frame.secret() {
             secret.0.zeroize();
         }
-        let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.sending);
         self.link.send_content(connection, &content, &[], true)
     }
 
     /// Sends a frame that may get lost: drops it where the queue is full. For one datagram only.
     pub(super) fn try_send(&self, connection: u32, frame: &NetToMonitor) -> Result<(), LinkError> {
-        let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.sending);
         self.link.send(connection, frame, &[], false)
     }
 }

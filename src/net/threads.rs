@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +14,7 @@ use super::memory;
 use super::monitor_link::MonitorLink;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
 use crate::limits::{CONNECTION_STACK_BYTES, REPORTS_PER_FRAME};
+use crate::profile::{self, lock};
 use agent_helper::link::LinkError;
 
 /// How a connection's thread leaves its connection.
@@ -123,6 +124,7 @@ impl Threads {
             facts,
         };
         let threads = Arc::clone(self);
+        profile::spawns();
         let started = std::thread::Builder::new()
             .stack_size(CONNECTION_STACK_BYTES)
             .spawn(move || threads.run(&place, body));
@@ -133,7 +135,7 @@ impl Threads {
     }
 
     fn run(&self, place: &Place, body: impl FnOnce(&Place) -> Leave) {
-        let _registered = crate::profile::register();
+        let _registered = profile::register();
         // What `body` owns is dropped by the unwinding; the rest is locks that tolerate poison.
         let leave = catch_unwind(AssertUnwindSafe(|| body(place))).unwrap_or(Leave::Closed {
             reason: CloseReason::Fault,
@@ -183,8 +185,6 @@ impl Threads {
 
     #[expect(clippy::type_complexity, reason = "named nowhere else")]
     fn mailboxes(&self) -> MutexGuard<'_, BTreeMap<u32, (Arc<Mailbox>, Arc<Facts>)>> {
-        self.mailboxes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mailboxes)
     }
 }

@@ -1,7 +1,8 @@
-//! Which blocks of the heap are in use, by samples: one for each 512 KiB or so that a thread allocates.
+//! What is allocated, and which blocks are in use, by samples: one for each 512 KiB or so that a thread
+//! allocates.
 //!
-//! In the way of an allocation stands a subtraction, in that of a release one look at a byte. The table
-//! has a fixed place, so nothing here allocates; nothing locks either.
+//! In the way of an allocation stands a subtraction, in that of a release one look at a byte. The tables
+//! have a fixed place, so nothing here allocates; nothing locks either.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use super::sampler;
-use crate::limits::{HEAP_SAMPLE_BYTES, HEAP_SAMPLE_DEPTH, HEAP_SAMPLES_MAX};
+use super::stacks::{self, Entry};
+use crate::limits::{HEAP_SAMPLE_BYTES, HEAP_SAMPLE_DEPTH, HEAP_SAMPLES_MAX, HEAP_STACKS_MAX};
 
 thread_local! {
     /// Bytes until the next sample, and one more; 0: the thread has not begun.
@@ -27,9 +29,11 @@ static BLOCKS: [AtomicUsize; HEAP_SAMPLES_MAX] =
     [const { AtomicUsize::new(FREE) }; HEAP_SAMPLES_MAX];
 const FREE: usize = 0;
 const TAKEN: usize = 1;
-/// What is known of it: its size, how many addresses, these.
-static FACTS: [[AtomicUsize; HEAP_SAMPLE_DEPTH + 2]; HEAP_SAMPLES_MAX] =
-    [const { [const { AtomicUsize::new(0) }; HEAP_SAMPLE_DEPTH + 2] }; HEAP_SAMPLES_MAX];
+/// What is known of it: its size, and which stack allocated it.
+static FACTS: [[AtomicUsize; 2]; HEAP_SAMPLES_MAX] =
+    [const { [const { AtomicUsize::new(0) }; 2] }; HEAP_SAMPLES_MAX];
+/// How many blocks and bytes each stack allocated since the process began.
+static STACKS: [Entry; HEAP_STACKS_MAX] = [const { Entry::NEW }; HEAP_STACKS_MAX];
 /// How many sampled blocks have an address of this hash; saturated ones stay.
 static HASHES: [AtomicU8; 1024] = [const { AtomicU8::new(0) }; 1024];
 
@@ -64,20 +68,23 @@ fn crossed(left: &Cell<usize>, block: *mut u8, size: usize) {
 }
 
 fn remember(address: usize, size: usize) {
+    let mut addresses = [0; HEAP_SAMPLE_DEPTH];
+    let count = sampler::here(&mut addresses);
+    let stack = addresses.get(..count).unwrap_or_default();
+    // Where there is no room, the sample is lost: the profile is of what was there before.
+    let Some(place) = stacks::add(&STACKS, stack, stands_for(size)) else {
+        return;
+    };
     let take = |block: &AtomicUsize| {
         block
             .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
     };
-    // Where all are taken, the sample is lost: the profile is of what was there before.
     let Some(index) = BLOCKS.iter().position(take) else {
         return;
     };
-    let mut addresses = [0; HEAP_SAMPLE_DEPTH];
-    let count = sampler::here(&mut addresses);
-    let facts = [size, count];
-    for (fact, value) in FACTS[index].iter().zip(facts.iter().chain(&addresses)) {
-        fact.store(*value, Ordering::Relaxed);
+    for (fact, value) in FACTS[index].iter().zip([size, place]) {
+        fact.store(value, Ordering::Relaxed);
     }
     let _ = hash(address).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
         count.checked_add(1)
@@ -105,24 +112,32 @@ fn forget(address: usize) {
     }
 }
 
-/// Stacks, with how many blocks and bytes in use the samples stand for.
-pub(super) fn in_use() -> BTreeMap<Vec<usize>, (u64, u64)> {
-    let mut stacks: BTreeMap<Vec<usize>, (u64, u64)> = BTreeMap::new();
+/// Blocks and bytes: a block is sampled as likely as it is large.
+fn stands_for(size: usize) -> [u64; 2] {
+    let blocks = (HEAP_SAMPLE_BYTES / size.max(1)).max(1);
+    [blocks as u64, (blocks * size) as u64] // widens
+}
+
+/// Stacks, with how many blocks and bytes they allocated, and how many of these are in use.
+pub(super) fn samples() -> Vec<(Vec<usize>, Vec<u64>)> {
+    let mut in_use: BTreeMap<Vec<usize>, [u64; 2]> = BTreeMap::new();
     for (block, facts) in BLOCKS.iter().zip(&FACTS) {
         let before = block.load(Ordering::Acquire);
-        let facts = facts.each_ref().map(|fact| fact.load(Ordering::Relaxed));
+        let [size, place] = facts.each_ref().map(|fact| fact.load(Ordering::Relaxed));
         let gone = before <= TAKEN || block.load(Ordering::Acquire) != before;
-        let [size, count, addresses @ ..] = facts;
-        let (Some(addresses), false) = (addresses.get(..count), gone) else {
-            continue;
-        };
-        // A block is sampled as likely as it is large.
-        let weight = (HEAP_SAMPLE_BYTES / size.max(1)).max(1);
-        let sums = stacks.entry(addresses.to_vec()).or_default();
-        sums.0 += weight as u64; // widens
-        sums.1 += (weight * size) as u64; // widens
+        if let (Some(stack), false) = (stacks::at(&STACKS, place), gone) {
+            let sums = in_use.entry(stack).or_default();
+            for (sum, value) in sums.iter_mut().zip(stands_for(size)) {
+                *sum += value;
+            }
+        }
     }
-    stacks
+    let all = stacks::all(&STACKS).into_iter();
+    all.map(|(stack, allocated)| {
+        let used = in_use.get(&stack).copied().unwrap_or_default();
+        (stack, [allocated, used].concat())
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -141,10 +156,19 @@ mod tests {
         // Two intervals at once are sampled for certain, wherever the thread stands.
         allocated(block, 2 * HEAP_SAMPLE_BYTES);
         assert!(known(address));
-        let bytes: u64 = in_use().values().map(|(_, bytes)| bytes).sum();
-        assert!(bytes >= 2 * HEAP_SAMPLE_BYTES as u64);
+        let sums = || -> Vec<u64> {
+            let samples = samples();
+            (0..4)
+                .map(|value| samples.iter().map(|(_, values)| values[value]).sum())
+                .collect()
+        };
+        let before = sums();
+        assert!(before[1] >= 2 * HEAP_SAMPLE_BYTES as u64, "{before:?}");
+        assert!(before[3] >= 2 * HEAP_SAMPLE_BYTES as u64, "{before:?}");
         released(block);
         assert!(!known(address));
         released(block);
+        let after = sums();
+        assert!(after[1] >= before[1], "what was allocated stays so");
     }
 }

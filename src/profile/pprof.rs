@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::Kind;
 use super::image::Image;
-use super::{Kind, PERIOD_NS};
 use crate::limits::HEAP_SAMPLE_BYTES;
 
 pub(super) struct Profile<'a> {
@@ -18,6 +18,10 @@ pub(super) struct Profile<'a> {
     pub image: &'a Image,
     pub begun: SystemTime,
     pub lasted: Duration,
+    /// CPU time between two samples.
+    pub period_ns: u64,
+    /// Samples that found no room.
+    pub lost: usize,
 }
 
 impl Profile<'_> {
@@ -28,7 +32,14 @@ impl Profile<'_> {
         let types: &[(&str, &str)] = match self.kind {
             Kind::Cpu => &[("samples", "count"), ("cpu", "nanoseconds")],
             Kind::Threads => &[("goroutine", "count")],
-            Kind::Heap => &[("inuse_objects", "count"), ("inuse_space", "bytes")],
+            Kind::ThreadCreate => &[("threadcreate", "count")],
+            Kind::Mutex | Kind::Block => &[("contentions", "count"), ("delay", "nanoseconds")],
+            Kind::Heap | Kind::Allocs => &[
+                ("alloc_objects", "count"),
+                ("alloc_space", "bytes"),
+                ("inuse_objects", "count"),
+                ("inuse_space", "bytes"),
+            ],
         };
         for kind in types {
             out.message(1, &strings.value_type(*kind));
@@ -38,7 +49,7 @@ impl Profile<'_> {
             let mut ids = Vec::with_capacity(stack.len());
             for (depth, address) in stack.iter().enumerate() {
                 // A return address lies behind the call that it belongs to.
-                let interrupted = depth == 0 && self.kind != Kind::Heap;
+                let interrupted = depth == 0 && matches!(self.kind, Kind::Cpu | Kind::Threads);
                 let address = if interrupted { *address } else { address - 1 };
                 let next = locations.len() as u64 + 1; // widens
                 ids.push(*locations.entry(address).or_insert(next));
@@ -60,10 +71,21 @@ impl Profile<'_> {
             out.message(4, &location);
         }
         let period = match self.kind {
-            Kind::Cpu => Some((("cpu", "nanoseconds"), PERIOD_NS)),
-            Kind::Heap => Some((("space", "bytes"), HEAP_SAMPLE_BYTES as u64)), // widens
-            Kind::Threads => None,
+            Kind::Cpu => Some((("cpu", "nanoseconds"), self.period_ns)),
+            Kind::Mutex | Kind::Block => Some((("contentions", "count"), 1)),
+            Kind::Heap | Kind::Allocs => Some((("space", "bytes"), HEAP_SAMPLE_BYTES as u64)), // widens
+            Kind::Threads | Kind::ThreadCreate => None,
         };
+        let shown = match self.kind {
+            Kind::Heap => "inuse_space",
+            Kind::Allocs => "alloc_space",
+            _ => types.last().map_or("", |(name, _)| name),
+        };
+        out.number(14, strings.index(shown));
+        if self.lost > 0 {
+            let comment = format!("{} samples found no room: this is the beginning", self.lost);
+            out.number(13, strings.index(&comment));
+        }
         if let Some((kind, period)) = period {
             out.message(11, &strings.value_type(kind));
             out.number(12, period);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, poll};
 
-use crate::limits::{PROFILE_DEPTH, PROFILE_WORDS};
+use crate::limits::{PROFILE_DEPTH, PROFILE_WORDS, THREAD_STACKS_WORDS};
 
 thread_local! {
     /// Where the calling thread's stack begins, seen from its first function; 0: it is not sampled.
@@ -43,23 +43,33 @@ struct Thread {
     timer: Option<c_int>,
 }
 
-/// Samples one after the other: how many addresses, then these, innermost first.
+/// Samples one after the other: how many addresses, what it stands for, then the addresses, innermost
+/// first.
+#[derive(Debug)]
 struct Buffer {
-    words: [AtomicUsize; PROFILE_WORDS],
+    words: &'static [AtomicUsize],
+    used: AtomicUsize,
+    /// How many samples are complete, and how many found no room.
+    taken: AtomicUsize,
+    lost: AtomicUsize,
+    /// Handlers write.
+    open: AtomicBool,
+    /// Handlers that are at work.
+    writing: AtomicUsize,
+    /// Somebody has it.
+    busy: AtomicBool,
 }
 
-static BUFFER: Buffer = Buffer {
-    words: [const { AtomicUsize::new(0) }; PROFILE_WORDS],
-};
-static USED: AtomicUsize = AtomicUsize::new(0);
-/// How many samples are complete.
-static TAKEN: AtomicUsize = AtomicUsize::new(0);
-/// Handlers write.
-static OPEN: AtomicBool = AtomicBool::new(false);
-/// Handlers that are at work.
-static WRITING: AtomicUsize = AtomicUsize::new(0);
-/// Somebody has the sampler.
-static BUSY: AtomicBool = AtomicBool::new(false);
+/// Words of a sample before its addresses.
+const HEAD_WORDS: usize = 2;
+
+static CPU_WORDS: [AtomicUsize; PROFILE_WORDS] = [const { AtomicUsize::new(0) }; PROFILE_WORDS];
+static STACK_WORDS: [AtomicUsize; THREAD_STACKS_WORDS] =
+    [const { AtomicUsize::new(0) }; THREAD_STACKS_WORDS];
+/// Of timers.
+static CPU: Buffer = Buffer::new(&CPU_WORDS);
+/// Of threads that were asked where they are.
+static STACKS: Buffer = Buffer::new(&STACK_WORDS);
 
 /// As long as it lives, its thread may be sampled.
 #[derive(Debug)]
@@ -97,100 +107,151 @@ fn threads() -> MutexGuard<'static, Threads> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one sampler of this process, taking samples.
+/// Samples being taken, of one kind.
 #[derive(Debug)]
-pub(super) struct Sampler(());
+pub(super) struct Sampler(&'static Buffer);
+
+/// A sample: what it stands for, and addresses, innermost first.
+pub(super) type Sample = (u64, Vec<usize>);
 
 impl Sampler {
-    /// `None`: somebody has it.
-    pub(super) fn start() -> Option<Self> {
-        static HANDLER: Once = Once::new();
-        if BUSY.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        HANDLER.call_once(install_handler);
-        USED.store(0, Ordering::Relaxed);
-        TAKEN.store(0, Ordering::Relaxed);
-        OPEN.store(true, Ordering::SeqCst);
-        Some(Self(()))
-    }
-
-    /// Samples every thread each time it has used so much CPU time.
-    pub(super) fn every(&self, interval: Duration) {
+    /// Samples every thread each time it has used so much CPU time. `None`: somebody has that.
+    pub(super) fn every(interval: Duration) -> Option<Self> {
+        let sampler = Self::start(&CPU)?;
         let mut threads = threads();
         threads.interval = Some(interval);
         for thread in &mut threads.all {
             thread.timer = start_timer(thread.id, interval);
         }
+        Some(sampler)
     }
 
-    /// Samples every thread once, and waits for them.
-    pub(super) fn everybody(&self, patience: Duration) {
+    /// Samples every thread once, and waits for them. `None`: somebody has that.
+    pub(super) fn everybody(patience: Duration) -> Option<Self> {
+        let sampler = Self::start(&STACKS)?;
         let ids: Vec<c_int> = threads().all.iter().map(|thread| thread.id).collect();
         for id in &ids {
             // SAFETY: a signal with a handler, to a thread of this process or to none.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), *id, libc::SIGPROF) };
         }
         let until = Instant::now() + patience;
-        while TAKEN.load(Ordering::Acquire) < ids.len() && Instant::now() < until {
+        while STACKS.seen() < ids.len() && Instant::now() < until {
             let timeout = Timespec::try_from(Duration::from_millis(1)).ok();
             let _ = poll(&mut [], timeout.as_ref());
         }
+        Some(sampler)
     }
 
-    /// Ends it; gives the samples, innermost address first.
-    pub(super) fn stop(self) -> Vec<Vec<usize>> {
-        let mut threads = threads();
-        threads.interval = None;
-        for thread in &mut threads.all {
-            if let Some(timer) = thread.timer.take() {
-                stop_timer(timer);
+    fn start(buffer: &'static Buffer) -> Option<Self> {
+        static HANDLER: Once = Once::new();
+        if buffer.busy.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        HANDLER.call_once(install_handler);
+        for count in [&buffer.used, &buffer.taken, &buffer.lost] {
+            count.store(0, Ordering::Relaxed);
+        }
+        buffer.open.store(true, Ordering::SeqCst);
+        Some(Self(buffer))
+    }
+
+    /// Ends it; gives the samples, and how many found no room.
+    pub(super) fn stop(self) -> (Vec<Sample>, usize) {
+        let buffer = self.0;
+        if std::ptr::eq(buffer, &raw const CPU) {
+            let mut threads = threads();
+            threads.interval = None;
+            for thread in &mut threads.all {
+                if let Some(timer) = thread.timer.take() {
+                    stop_timer(timer);
+                }
             }
         }
-        drop(threads);
-        OPEN.store(false, Ordering::SeqCst);
-        while WRITING.load(Ordering::SeqCst) > 0 {
+        buffer.open.store(false, Ordering::SeqCst);
+        while buffer.writing.load(Ordering::SeqCst) > 0 {
             std::thread::yield_now();
         }
-        let used = USED.load(Ordering::Acquire).min(PROFILE_WORDS);
-        let mut words = BUFFER
-            .words
-            .get(..used)
-            .unwrap_or_default()
-            .iter()
-            .map(|word| word.load(Ordering::Relaxed));
-        let mut samples = Vec::new();
-        while let Some(len) = words.next() {
-            let sample: Vec<usize> = words.by_ref().take(len).collect();
-            if !sample.is_empty() && sample.len() == len {
-                samples.push(sample);
-            }
-        }
-        give_back(used);
-        BUSY.store(false, Ordering::Release);
-        samples
+        let taken = (buffer.samples(), buffer.lost.load(Ordering::Relaxed));
+        buffer.give_back();
+        buffer.busy.store(false, Ordering::Release);
+        taken
     }
 }
 
-/// Nothing of a profile stays in memory.
-fn give_back(used: usize) {
-    const PAGE_BYTES: usize = 64 * 1024; // of any machine
-    let start = (&raw const BUFFER.words).addr();
-    let end = start + used * size_of::<usize>();
-    let (first, end) = (
-        start.next_multiple_of(PAGE_BYTES),
-        end / PAGE_BYTES * PAGE_BYTES,
-    );
-    if first < end {
-        // SAFETY: whole pages inside the buffer, which is zero-filled memory without a file behind it
-        // and which nobody reads or writes now: it is closed.
-        unsafe {
-            libc::madvise(
-                std::ptr::with_exposed_provenance_mut(first),
-                end - first,
-                libc::MADV_DONTNEED,
-            )
+impl Buffer {
+    const fn new(words: &'static [AtomicUsize]) -> Self {
+        Self {
+            words,
+            used: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
+            open: AtomicBool::new(false),
+            writing: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    fn put(&self, addresses: &[usize], weight: usize) {
+        let len = addresses.len() + HEAD_WORDS;
+        let at = self.used.fetch_add(len, Ordering::AcqRel);
+        // One that does not fit leaves its place, and all behind it, unread.
+        let Some(slots) = self.words.get(at..at.saturating_add(len)) else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
         };
+        let head = [addresses.len(), weight];
+        for (slot, word) in slots.iter().zip(head.iter().chain(addresses)) {
+            slot.store(*word, Ordering::Relaxed);
+        }
+        self.taken.fetch_add(1, Ordering::Release);
+    }
+
+    fn seen(&self) -> usize {
+        self.taken.load(Ordering::Acquire) + self.lost.load(Ordering::Relaxed)
+    }
+
+    fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire).min(self.words.len())
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        let mut left = self.taken.load(Ordering::Acquire);
+        let words = self.words.get(..self.used()).unwrap_or_default();
+        let mut words = words.iter().map(|word| word.load(Ordering::Relaxed));
+        while left > 0
+            && let (Some(len), Some(weight)) = (words.next(), words.next())
+        {
+            let addresses: Vec<usize> = words.by_ref().take(len).collect();
+            if addresses.is_empty() || addresses.len() < len {
+                break;
+            }
+            left -= 1;
+            samples.push((weight as u64, addresses)); // widens
+        }
+        samples
+    }
+
+    /// Nothing of a profile stays in memory.
+    fn give_back(&self) {
+        const PAGE_BYTES: usize = 64 * 1024; // of any machine
+        let start = self.words.as_ptr().addr();
+        let end = start + self.used() * size_of::<usize>();
+        let (first, end) = (
+            start.next_multiple_of(PAGE_BYTES),
+            end / PAGE_BYTES * PAGE_BYTES,
+        );
+        if first < end {
+            // SAFETY: whole pages inside the words, which are zero-filled memory without a file behind
+            // it and which nobody reads or writes now: the buffer is closed.
+            unsafe {
+                libc::madvise(
+                    std::ptr::with_exposed_provenance_mut(first),
+                    end - first,
+                    libc::MADV_DONTNEED,
+                )
+            };
+        }
     }
 }
 
@@ -203,6 +264,7 @@ fn install_handler() {
     unsafe { libc::sigaction(libc::SIGPROF, &raw const action, std::ptr::null_mut()) };
 }
 
+/// A timer of the thread's CPU time.
 fn start_timer(thread: c_int, interval: Duration) -> Option<c_int> {
     // The kernel's name for the CPU time of a thread: ~id, then "of a thread" and "as scheduled".
     let clock = c_long::from(!thread) << 3 | 6;
@@ -251,33 +313,39 @@ fn stop_timer(timer: c_int) {
 
 /// Takes one sample. Only atomic operations and reads of the thread's own stack: no lock, no
 /// allocation, no call that could.
-extern "C" fn handler(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    WRITING.fetch_add(1, Ordering::SeqCst);
-    if OPEN.load(Ordering::SeqCst) {
+extern "C" fn handler(_signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a valid description.
+    let is_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
+    let (buffer, weight) = if is_timer {
+        // SAFETY: as above, and a timer's.
+        (&CPU, unsafe { expirations(info) })
+    } else {
+        (&STACKS, 1)
+    };
+    buffer.writing.fetch_add(1, Ordering::SeqCst);
+    if buffer.open.load(Ordering::SeqCst) {
         let top = STACK_TOP.with(Cell::get);
         // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's context.
         let place = place(unsafe { &*context.cast::<libc::ucontext_t>() });
         let mut addresses = [0; PROFILE_DEPTH];
         let count = walk(place, top, &mut addresses);
-        put(addresses.get(..count).unwrap_or_default());
+        buffer.put(addresses.get(..count).unwrap_or_default(), weight);
     }
-    WRITING.fetch_sub(1, Ordering::SeqCst);
+    buffer.writing.fetch_sub(1, Ordering::SeqCst);
 }
 
-fn put(addresses: &[usize]) {
-    let len = addresses.len() + 1;
-    let at = USED.fetch_add(len, Ordering::AcqRel);
-    // One that does not fit leaves its place, and all behind it, unread.
-    let Some(slots) = BUFFER.words.get(at..at + len) else {
-        return;
-    };
-    for (slot, word) in slots
-        .iter()
-        .zip(std::iter::once(&addresses.len()).chain(addresses))
-    {
-        slot.store(*word, Ordering::Relaxed);
-    }
-    TAKEN.fetch_add(1, Ordering::Release);
+/// How often a timer expired for this one signal: the kernel looks at CPU time once in a tick only,
+/// which may be several intervals.
+///
+/// # Safety
+///
+/// The description is valid and that of a timer.
+unsafe fn expirations(info: *const libc::siginfo_t) -> usize {
+    // Three integers, padded to where a pointer may stand; then si_tid and si_overrun (sigaction(2)).
+    const OVERRUN: usize = if size_of::<usize>() == 8 { 5 } else { 4 };
+    // SAFETY: siginfo_t has 128 bytes on every architecture.
+    let overrun = unsafe { info.cast::<c_int>().add(OVERRUN).read() };
+    usize::try_from(overrun).unwrap_or(0).saturating_add(1)
 }
 
 /// Where a thread was interrupted.
@@ -451,6 +519,19 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_room_is_counted() {
+        static WORDS: [AtomicUsize; 10] = [const { AtomicUsize::new(0) }; 10];
+        let buffer = Buffer::new(&WORDS);
+        buffer.put(&[1, 2], 3);
+        buffer.put(&[4], 1);
+        buffer.put(&[5, 6], 1);
+        buffer.put(&[7], 1);
+        let expected = [(3, vec![1, 2]), (1, vec![4])];
+        assert_eq!(buffer.samples(), expected);
+        assert_eq!(buffer.lost.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
     fn a_busy_thread_is_sampled_and_a_waiting_one_is_found() {
         let stop = std::sync::Arc::new(AtomicBool::new(false));
         let busy = std::sync::Arc::clone(&stop);
@@ -464,18 +545,22 @@ mod tests {
         while threads().all.is_empty() {
             std::thread::yield_now();
         }
-        let sampler = Sampler::start().unwrap();
-        assert!(Sampler::start().is_none());
-        sampler.every(Duration::from_millis(1));
+        let sampler = Sampler::every(Duration::from_millis(1)).unwrap();
+        assert!(Sampler::every(Duration::from_millis(1)).is_none());
         let until = Instant::now() + Duration::from_secs(20);
-        while TAKEN.load(Ordering::Acquire) < 10 && Instant::now() < until {
+        while CPU.seen() < 10 && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let samples = sampler.stop();
+        let stacks = Sampler::everybody(Duration::from_secs(20)).unwrap();
+        assert_eq!(stacks.stop().0.len(), 1, "along with the other");
+        let (samples, lost) = sampler.stop();
         assert!(samples.len() >= 10, "{}", samples.len());
-        let sampler = Sampler::start().unwrap();
-        sampler.everybody(Duration::from_secs(20));
-        assert_eq!(sampler.stop().len(), 1);
+        assert!(
+            samples
+                .iter()
+                .all(|(weight, stack)| *weight > 0 && !stack.is_empty())
+        );
+        assert_eq!(lost, 0);
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
     }

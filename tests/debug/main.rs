@@ -5,6 +5,8 @@ mod access;
 mod attacks;
 mod commands;
 mod level;
+mod log;
+mod login;
 mod profiles;
 mod server;
 mod views;

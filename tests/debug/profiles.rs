@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::server::Server;
+use crate::login::Logins;
+use crate::server::{Server, wait};
 
 /// Unpacks what `tool` can read.
 fn pipe_through(tool: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
@@ -155,6 +156,160 @@ fn every_thread_shows_where_it_is() {
     for stream in &held {
         assert!(stream.peer_addr().is_ok());
     }
+    let made = server.get("/debug/pprof/threadcreate");
+    assert_eq!(made.status, 200);
+    let profile = read(&made.body);
+    assert!(profile.strings.contains(&"threadcreate".to_owned()));
+    let threads: u64 = profile.values.iter().map(|values| values[0]).sum();
+    assert!(
+        threads >= 4,
+        "one for each of us, and of those before: {threads}"
+    );
+}
+
+#[test]
+fn what_was_allocated_is_shown_beside_what_is_in_use() {
+    let logins = Logins::start(&[]);
+    let server = &logins.server;
+    let _transfer = logins.transfer("aes128-ctr");
+    for (name, first) in [("allocs", "alloc_space"), ("heap", "inuse_space")] {
+        let answer = server.get(&format!("/debug/pprof/{name}"));
+        assert_eq!(answer.status, 200);
+        let profile = read(&answer.body);
+        assert!(profile.strings.contains(&first.to_owned()));
+        let sum = |value: usize| -> u64 { profile.values.iter().map(|it| it[value]).sum() };
+        assert!(sum(1) >= sum(3), "{:?}", profile.values);
+        assert!(sum(1) >= 512 * 1024, "{:?}", profile.values);
+    }
+}
+
+#[test]
+fn waits_are_timed_while_somebody_looks() {
+    let server = Server::start(&["DebugProfileMaxSeconds 5"]);
+    let answers = std::thread::scope(|scope| {
+        let profiles: Vec<_> = ["block", "mutex"]
+            .into_iter()
+            .map(|name| {
+                let target = format!("/debug/pprof/{name}?seconds=2");
+                let server = &server;
+                scope.spawn(move || server.get(&target))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.get("/debug/pprof/block?seconds=1").status, 429);
+        for _ in 0..10 {
+            assert!(server.greets());
+        }
+        profiles
+            .into_iter()
+            .map(|it| it.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for answer in &answers {
+        assert_eq!(
+            answer.status,
+            200,
+            "{:?}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        let profile = read(&answer.body);
+        assert!(profile.strings.contains(&"contentions".to_owned()));
+        assert!(profile.strings.contains(&"delay".to_owned()));
+    }
+    // Each connection waits for the monitor's first word.
+    let block = read(&answers[0].body);
+    let waits: u64 = block.values.iter().map(|values| values[0]).sum();
+    let time: u64 = block.values.iter().map(|values| values[1]).sum();
+    assert!(waits >= 10 && time > 0, "{:?}", block.values);
+}
+
+#[test]
+fn a_trace_shows_phases_and_sessions() {
+    let logins = Logins::start(&[]);
+    let server = &logins.server;
+    let mut held = logins.ssh(&[]).arg("sleep 60").spawn().unwrap();
+    wait("a session", || {
+        server.get("/sessions").text().contains("\"programs\":1")
+    });
+    let text = std::thread::scope(|scope| {
+        let trace = scope.spawn(|| server.get("/debug/pprof/trace?seconds=3"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.get("/debug/pprof/trace").status, 429);
+        logins.visit();
+        let answer = trace.join().unwrap();
+        assert_eq!(answer.status, 200);
+        answer.text()
+    });
+    let _ = held.kill();
+    let _ = held.wait();
+    let checked = pipe_through(
+        "python3",
+        &[
+            "-c",
+            "import json, sys\n\
+             events = json.load(sys.stdin)['traceEvents']\n\
+             depth = {}\n\
+             for event in events:\n    \
+                 step = {'B': 1, 'E': -1}.get(event['ph'], 0)\n    \
+                 depth[event['tid']] = depth.get(event['tid'], 0) + step\n    \
+                 assert depth[event['tid']] in (0, 1), event\n\
+             assert not any(depth.values()), depth\n\
+             print(len({event['tid'] for event in events}))\n\
+             print(sorted({event['name'] for event in events}))",
+        ],
+        text.as_bytes(),
+    );
+    let checked = String::from_utf8(checked).unwrap();
+    assert!(
+        checked.starts_with("2\n"),
+        "two connections: {checked} {text}"
+    );
+    for name in [
+        "key exchange",
+        "authentication",
+        "login",
+        "logged in",
+        "keys are read",
+        "session",
+    ] {
+        assert!(checked.contains(name), "{name} in {checked}");
+    }
+    assert_eq!(server.get("/debug/pprof/trace?seconds=301").status, 422);
+    let again = server.get("/debug/pprof/trace?seconds=1");
+    assert_eq!(again.status, 200, "the one before is over");
+}
+
+#[test]
+fn a_trace_that_nobody_reads_is_over() {
+    let server = Server::start(&[]);
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /debug/pprof/trace?seconds=60 HTTP/1.1\r\n\r\n")
+        .unwrap();
+    stream.read_exact(&mut [0; 12]).unwrap();
+    assert_eq!(server.get("/debug/pprof/trace?seconds=1").status, 429);
+    drop(stream);
+    wait("room for another", || {
+        server.get("/debug/pprof/trace?seconds=1").status == 200
+    });
+}
+
+#[test]
+fn pprof_learns_that_there_are_no_names() {
+    let server = Server::start(&[]);
+    assert_eq!(server.get("/debug/pprof/symbol").text(), "num_symbols: 0\n");
+    let addresses = vec!["0x401000"; 5000].join("+");
+    let answer = server.with_body("POST", "/debug/pprof/symbol", &addresses);
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "num_symbols: 0\n")
+    );
+    let own = server.get("/debug/pprof/cmdline");
+    let words: Vec<&[u8]> = own.body.split(|byte| *byte == 0).collect();
+    assert_eq!(words[words.len() - 2], b"serve", "{words:?}");
+    let net = server.get("/debug/pprof/cmdline?process=net");
+    assert_eq!(net.body, b"agent: net\0");
+    assert_eq!(server.get("/debug/pprof/cmdline?process=1").status, 422);
 }
 
 #[test]
@@ -199,6 +354,7 @@ fn one_profile_of_a_kind_at_a_time_and_none_without_end() {
     assert_eq!(server.get("/debug/pprof/profile?seconds=6").status, 422);
     assert_eq!(server.get("/debug/pprof/profile?seconds=x").status, 422);
     assert_eq!(server.get("/debug/pprof/profile?process=1").status, 422);
+    assert_eq!(server.get("/debug/pprof/profile?hz=1001").status, 422);
     assert_eq!(server.get("/debug/pprof/flame").status, 404);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| server.get("/debug/pprof/profile?seconds=3"));
@@ -227,6 +383,11 @@ fn the_command_writes_an_archive() {
     );
     let goroutine = pipe_through("tar", &["xzOf", "-", "goroutine.pprof"], &output.stdout);
     assert!(!read(&goroutine).stacks.is_empty());
+    let all = "allocs,mutex,block,threadcreate,trace,cmdline,threads";
+    let output = server.command(&["profile", "-s", "1", "-p", "monitor", all]);
+    assert!(output.status.success(), "{output:?}");
+    let names = pipe_through("tar", &["tzf", "-"], &output.stdout);
+    assert_eq!(names.iter().filter(|byte| **byte == b'\n').count(), 7);
     let wrong = server.command(&["profile", "heat"]);
     assert_eq!(wrong.status.code(), Some(2));
 }
