@@ -25,6 +25,9 @@ pub const OUTBOX_BYTES: usize = 384 * 1024;
 pub const HELD_BYTES: usize = 128 * 1024;
 /// Unanswered channel requests per channel and unanswered global requests per connection.
 pub const UNANSWERED_REQUESTS: u32 = 256;
+/// Global requests that wait for the helper's answer: with as many, the client is not read. Fewer
+/// than [`UNANSWERED_REQUESTS`], which a client that is served never reaches.
+pub const GLOBAL_REPLIES_WAITING: usize = 128;
 /// Where the inbox of a new connection starts, in bytes: a whole login fits.
 pub const INBOX_FIRST_BYTES: usize = 4096;
 /// Bytes that a connection may have waiting on either side when it is handed over. A client that

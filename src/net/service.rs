@@ -20,7 +20,9 @@ use super::idle::{Idle, Seen};
 use super::session::consumed;
 use super::sessions::{Opening, Sessions, Verdict};
 use super::streams::Side;
-use crate::limits::{FORWARD_WINDOW_BYTES, NARROW_WINDOW_BYTES, WIDE_CHANNELS};
+use crate::limits::{
+    FORWARD_WINDOW_BYTES, GLOBAL_REPLIES_WAITING, NARROW_WINDOW_BYTES, WIDE_CHANNELS,
+};
 use crate::ssh::{ChannelId, Core, Event, ProtocolError};
 
 /// Why a connection cannot be served any further.
@@ -155,7 +157,7 @@ impl Service {
 
     /// No more of the client's messages can be served now.
     pub(super) fn is_full(&self) -> bool {
-        self.helper.is_full()
+        self.helper.is_full() || self.replies.0.len() >= GLOBAL_REPLIES_WAITING
     }
 
     /// For what holds of sessions only.

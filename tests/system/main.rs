@@ -29,6 +29,7 @@ mod keys;
 mod lifetime;
 mod login;
 mod modes;
+mod overload;
 mod passwords;
 mod penalties;
 mod processes;
@@ -55,6 +56,7 @@ fn main() {
         lifetime::CASES,
         login::CASES,
         modes::CASES,
+        overload::CASES,
         passwords::CASES,
         penalties::CASES,
         session::CASES,
