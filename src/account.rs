@@ -130,12 +130,20 @@ pub struct State {
     pub locked: bool,
     /// From this day since 1970 on the account is expired.
     pub expires: Option<i64>,
+    /// So many days before, its user is told.
+    pub warns_days: Option<i64>,
 }
 
 impl State {
     /// Whether the account is expired on a day.
     pub fn is_expired(&self, today: i64) -> bool {
         self.expires.is_some_and(|day| today >= day)
+    }
+
+    /// The days that are left, where there are so few that the user is to be told.
+    pub fn few_days_left(&self, today: i64) -> Option<i64> {
+        let left = self.expires?.saturating_sub(today);
+        (left >= 0 && left <= self.warns_days?).then_some(left)
     }
 }
 
@@ -267,10 +275,11 @@ fn shadow_state(name: &[u8]) -> io::Result<Option<State>> {
     field.zeroize();
     buffer.zeroize();
     #[allow(clippy::useless_conversion, reason = "32 bits on armv7")]
-    let expires = i64::from(entry.sp_expire);
+    let (expires, warns) = (i64::from(entry.sp_expire), i64::from(entry.sp_warn));
     Ok(Some(State {
         locked,
         expires: Some(expires).filter(|day| *day >= 0),
+        warns_days: Some(warns).filter(|days| *days >= 0),
     }))
 }
 
@@ -283,10 +292,12 @@ fn state_in(file: &[u8], name: &[u8]) -> Option<State> {
             return None;
         }
         let locked = fields.next()?.starts_with(b"!");
-        let expires = fields.nth(5).and_then(|day| std::str::from_utf8(day).ok());
+        let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+        let warns_days = number(fields.nth(3));
         Some(State {
             locked,
-            expires: expires.and_then(|day| day.parse().ok()),
+            expires: number(fields.nth(1)),
+            warns_days,
         })
     })
 }
@@ -329,7 +340,13 @@ mod tests {
     fn a_last_line_without_its_end_is_a_line() {
         let file =
             b"root:*:1:0:99999:7:::\nalice:!$6$x:1:0:99999:7::20000:\nbob:$6$y:1:0:99999:7:::";
-        let state = |locked, expires| Some(State { locked, expires });
+        let state = |locked, expires| {
+            Some(State {
+                locked,
+                expires,
+                warns_days: Some(7),
+            })
+        };
         assert_eq!(state_in(file, b"alice"), state(true, Some(20_000)));
         assert_eq!(state_in(file, b"bob"), state(false, None));
         assert_eq!(state_in(file, b"root"), state(false, None));
@@ -371,6 +388,7 @@ mod tests {
             let shadow = State {
                 locked: shadow,
                 expires: Some(1),
+                warns_days: None,
             };
             account.state_with(Some(shadow))
         };
@@ -397,11 +415,24 @@ mod tests {
         let expires = |day| State {
             locked: false,
             expires: day,
+            warns_days: Some(7),
         };
         assert!(!expires(None).is_expired(20_000));
         assert!(!expires(Some(20_001)).is_expired(20_000));
         assert!(expires(Some(20_000)).is_expired(20_000));
         assert!(expires(Some(0)).is_expired(0));
+        let left = |day| expires(Some(day)).few_days_left(20_000);
+        assert_eq!(
+            (left(20_008), left(20_007), left(20_001)),
+            (None, Some(7), Some(1))
+        );
+        assert_eq!(left(19_999), None);
+        assert_eq!(expires(None).few_days_left(20_000), None);
+        let silent = State {
+            warns_days: None,
+            ..expires(Some(20_001))
+        };
+        assert_eq!(silent.few_days_left(20_000), None);
     }
 
     #[test]

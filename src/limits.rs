@@ -114,7 +114,8 @@ pub const SIGNATURES_BURST: u32 = 1000;
 pub const SIGNATURES_PER_SECOND: u32 = 1000;
 /// Proofs of host keys on one connection: more than there are types.
 pub const PROOFS_MAX: u32 = 16;
-/// RSA signatures waiting for the worker: each takes milliseconds, and a connection asks for one at a time.
+/// Signatures waiting for the worker, to be made or verified: each takes some milliseconds, and a
+/// connection asks for one at a time.
 pub const WORKER_QUEUE_MAX: usize = 1024;
 
 /// Frozen connection: keys and up to one packet and one inbox of bytes not yet handled.

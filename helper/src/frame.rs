@@ -77,8 +77,8 @@ wire_struct! {
         pub sftp_audit: bool,
         /// Print /etc/motd in login shells with a terminal.
         pub print_motd: bool,
-        /// The line about the last login, to be printed in login shells with a terminal.
-        pub last_login: Option<Bytes>,
+        /// What login shells with a terminal print first: what ends soon, and the last login.
+        pub greeting: Bytes,
         /// Text of /etc/nologin: each session prints it to stderr and exits 254.
         pub nologin: Option<Bytes>,
         /// `Subsystem` table: name, command line.

@@ -217,17 +217,12 @@ fn connect(standard: &Standard) -> Result<(), Errno> {
     }
 }
 
-/// The last login and the message of the day, for a login shell with a terminal.
+/// What the monitor has to say and the message of the day, for a login shell with a terminal.
 fn greet(policy: &Policy, home: &[u8]) {
     if policy.quiet_login || stat(&join(home, b"/.hushlogin")).is_ok() {
         return;
     }
-    if let Some(line) = &policy.last_login {
-        say(sys::standard_output(), line);
-        if !line.ends_with(b"\n") {
-            say(sys::standard_output(), b"\r\n");
-        }
-    }
+    say(sys::standard_output(), &policy.greeting);
     if policy.print_motd
         && let Ok(file) = open(b"/etc/motd", OFlags::RDONLY)
     {

@@ -316,6 +316,8 @@ impl Dump {
             "privsepuser",
             options.privsep_user.as_deref().unwrap_or("none"),
         );
+        self.each("allowcertificateids", &options.allow_certificate_ids);
+        self.each("denycertificateids", &options.deny_certificate_ids);
         self.flag("sftpaudit", options.sftp_audit);
         self.flag("debugservice", settings.debug_service.unwrap_or(true));
         self.each("debugallowusers", &settings.debug_allow_users.0);

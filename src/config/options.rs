@@ -139,6 +139,9 @@ pub struct Options {
     pub deny_users: Vec<String>,
     pub allow_groups: Vec<String>,
     pub deny_groups: Vec<String>,
+    /// Patterns for key ids of certificates.
+    pub allow_certificate_ids: Vec<String>,
+    pub deny_certificate_ids: Vec<String>,
     pub trusted_user_ca_keys: Option<PathBuf>,
     pub subsystems: Vec<(String, Vec<u8>)>,
     pub authentication_methods: Vec<Vec<String>>,
@@ -275,6 +278,8 @@ impl Options {
             deny_users: set.deny_users.0,
             allow_groups: set.allow_groups.0,
             deny_groups: set.deny_groups.0,
+            allow_certificate_ids: set.allow_certificate_ids.0,
+            deny_certificate_ids: set.deny_certificate_ids.0,
             subsystems: set.subsystems.effective(),
             authentication_methods: set.authentication_methods.unwrap_or_default(),
             forwarding: ForwardOptions::new(settings),

@@ -59,6 +59,7 @@ settings! { Settings {
     accept_env: Growing<String>,
     accounting: Option<bool>,
     address_family: Option<AddressFamily>,
+    allow_certificate_ids: Growing<String>,
     allow_groups: Growing<String>,
     allow_users: Growing<String>,
     authentication_methods: Option<Vec<Vec<String>>>,
@@ -82,6 +83,7 @@ settings! { Settings {
     debug_allow_users: Growing<String>,
     debug_profile_max_s: Option<u32>,
     debug_service: Option<bool>,
+    deny_certificate_ids: Growing<String>,
     deny_groups: Growing<String>,
     deny_users: Growing<String>,
     expose_auth_info: Option<bool>,
@@ -198,6 +200,9 @@ fn set(
         Keyword::AcceptEnv => to.accept_env.0 = accept_env(line)?,
         Keyword::Accounting => to.accounting = Some(value::yes_no(single(line)?)?),
         Keyword::AddressFamily => to.address_family = Some(address_family(single(line)?)?),
+        Keyword::AllowCertificateIds => {
+            to.allow_certificate_ids.0 = several(line)?.to_vec();
+        }
         Keyword::AllowGroups => to.allow_groups.0 = several(line)?.to_vec(),
         Keyword::AllowUsers => to.allow_users.0 = user_patterns(line)?,
         Keyword::AuthenticationMethods => {
@@ -248,6 +253,9 @@ fn set(
             to.debug_profile_max_s = Some(value::number(single(line)?, 1, 86_400)?);
         }
         Keyword::DebugService => to.debug_service = Some(value::yes_no(single(line)?)?),
+        Keyword::DenyCertificateIds => {
+            to.deny_certificate_ids.0 = several(line)?.to_vec();
+        }
         Keyword::DenyGroups => to.deny_groups.0 = several(line)?.to_vec(),
         Keyword::DenyUsers => to.deny_users.0 = user_patterns(line)?,
         Keyword::ExposeAuthInfo => to.expose_auth_info = Some(value::yes_no(single(line)?)?),

@@ -19,6 +19,7 @@ pub(super) enum Refusal {
     ShellNotExecutable,
     DenyUsers,
     NotInAllowUsers,
+    NoGroups,
     DenyGroups,
     NotInAllowGroups,
     RootLogin,
@@ -37,6 +38,7 @@ impl Refusal {
             Self::ShellNotExecutable => "shell-not-executable",
             Self::DenyUsers => "deny-users",
             Self::NotInAllowUsers => "not-in-allow-users",
+            Self::NoGroups => "no-groups",
             Self::DenyGroups => "deny-groups",
             Self::NotInAllowGroups => "not-in-allow-groups",
             Self::RootLogin => "permit-root-login",
@@ -56,6 +58,7 @@ impl Refusal {
             Self::ShellNotExecutable => "shell is not executable",
             Self::DenyUsers => "listed in DenyUsers",
             Self::NotInAllowUsers => "not listed in AllowUsers",
+            Self::NoGroups => "not in any group",
             Self::DenyGroups => "a group is listed in DenyGroups",
             Self::NotInAllowGroups => "none of user's groups are listed in AllowGroups",
             Self::RootLogin => "PermitRootLogin is no",
@@ -147,6 +150,11 @@ fn check_groups(facts: &Facts<'_>, options: &Options) -> Result<(), Refusal> {
                 .any(|group| matches_one(group.as_bytes(), pattern.as_bytes()))
         })
     };
+    let asked = !options.deny_groups.is_empty() || !options.allow_groups.is_empty();
+    // Without a name for one of its groups nothing says that the account is not in a denied one.
+    if asked && facts.groups.is_empty() {
+        return Err(Refusal::NoGroups);
+    }
     if listed(&options.deny_groups) {
         return Err(Refusal::DenyGroups);
     }
@@ -236,6 +244,15 @@ mod tests {
             refused("DenyGroups wheel aud*\n"),
             Some(Refusal::DenyGroups)
         );
+    }
+
+    #[test]
+    fn groups_without_names_are_no_way_around_the_lists() {
+        for list in ["DenyGroups wheel\n", "AllowGroups *\n"] {
+            let nameless = judge(list, |facts| facts.groups = &[]);
+            assert_eq!(nameless, Err(Refusal::NoGroups), "{list}");
+        }
+        assert_eq!(judge("", |facts| facts.groups = &[]), Ok(()));
     }
 
     #[test]

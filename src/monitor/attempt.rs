@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::allowed::{self, Facts, Refusal, Shell};
-use super::connection::{Attempt, Phase};
+use super::connection::{Attempt, Expiry, Phase};
 use super::ids::ConnectionKey;
 use super::methods::Methods;
 use super::penalties::{Conduct, Offence};
@@ -190,6 +190,10 @@ impl Monitor {
             known: None,
             dialog: None,
             must_change: false,
+            expiry: Expiry {
+                account_days: state.and_then(|it| it.few_days_left(super::today())),
+                password_days: None,
+            },
             pending: None,
             options: Rc::new(options),
         })

@@ -15,6 +15,7 @@ use super::key_lines::Client;
 use super::lookup::Lookup;
 use super::methods::Way;
 use super::timers::Deadline;
+use super::verify::Hangs;
 use super::{Monitor, log as lines, trust};
 use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
@@ -253,23 +254,21 @@ impl Monitor {
         };
         // The session id is empty before the first exchange: nothing is signed over that.
         let data = decoded.signed_data(&session_id);
-        let verified = match data.filter(|_| !session_id.is_empty()) {
-            Some(data) => credential::verify(public, &data, signature),
+        let check = match data.filter(|_| !session_id.is_empty()) {
+            Some(data) => credential::signature_of(public, data, signature),
             None => Err("signature"),
         };
-        let accepted = verified.and_then(|(signer, presence)| {
-            credential::check_presence(presence, &options, attempt.options.pubkey_auth_options)?;
-            Ok(AcceptedKey {
-                key: signer.blob,
-                presented: public.key.to_vec(),
-                options,
-                description: credential::describe(public.key),
-            })
-        });
-        match accepted {
-            Ok(accepted) => self.method_done(key, Way::PublicKey, Some(accepted)),
-            Err(reason) => self.refuse_request(key, Some(reason)),
-        }
+        let check = match check {
+            Ok(check) => check,
+            Err(reason) => return self.refuse_request(key, Some(reason)),
+        };
+        let accepted = AcceptedKey {
+            key: check.key.blob.clone(),
+            presented: public.key.to_vec(),
+            options,
+            description: credential::describe(public.key),
+        };
+        self.verify(key, check, Hangs::Request(Box::new(accepted)));
     }
 
     /// A method succeeded: is it all that is asked for?

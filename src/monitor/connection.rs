@@ -26,6 +26,7 @@ use super::socket::{Client, Ends, host_text};
 use super::startups::Slot;
 use super::terminals::Terminal;
 use super::timers::TimerId;
+use super::verify::Hangs;
 use crate::account::Account;
 use crate::authorized_keys::KeyOptions;
 use crate::config::{Config, Options};
@@ -121,7 +122,15 @@ pub(super) struct Attempt {
     pub dialog: Option<Dialog>,
     /// The password was right and has expired.
     pub must_change: bool,
+    pub expiry: Expiry,
     pub pending: Option<Pending>,
+}
+
+/// What ends soon: days, where there are so few that the user is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Expiry {
+    pub account_days: Option<i64>,
+    pub password_days: Option<i64>,
 }
 
 /// A method that succeeded.
@@ -202,6 +211,8 @@ pub(super) enum Step {
         timer: TimerId,
         is_command: bool,
     },
+    /// The worker looks at a signature.
+    Verifying { hangs: Hangs },
     /// The answer is known and waits for its time.
     Answering { answer: Answer },
 }

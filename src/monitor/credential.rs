@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::key_lines::Certified;
 use super::log as lines;
+use super::verify::Check;
 use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
 use crate::config::options::PubkeyAuthOptions;
@@ -87,10 +88,10 @@ impl Credential {
             ));
         }
         let rights = check_certificate(&certificate, options, clock)?;
-        Ok(Self::Certificate(Rc::new(Certified::new(
+        Ok(Self::Certificate(Rc::new(Certified {
             certificate,
             rights,
-        ))))
+        })))
     }
 
     /// The key that signs.
@@ -111,13 +112,12 @@ impl Clock {
     }
 }
 
-/// Verifies a request's signature over `data`; gives the key that signed, and what a security key
-/// says of its user.
-pub(super) fn verify(
+/// A request's signature over `data`, by the key that must have made it.
+pub(super) fn signature_of(
     request: &PublicKeyRequest<'_>,
-    data: &[u8],
+    data: Vec<u8>,
     signature: &[u8],
-) -> Result<(PublicKey, Option<Presence>), &'static str> {
+) -> Result<Check, &'static str> {
     let key = match Certificate::parse(request.key) {
         Ok(certificate) => certificate.key,
         Err(_) => PublicKey::from_blob(request.key).map_err(|_| "key-malformed")?,
@@ -127,10 +127,12 @@ pub(super) fn verify(
         Some(name) => name.as_bytes(),
         None => request.algorithm,
     };
-    let presence = key
-        .verify(algorithm, data, signature)
-        .map_err(|_| "signature")?;
-    Ok((key, presence))
+    Ok(Check {
+        algorithm: algorithm.to_vec(),
+        key,
+        data,
+        signature: signature.to_vec(),
+    })
 }
 
 /// Whether a security key attests what the configuration, the key's line and its certificate ask.
@@ -201,6 +203,7 @@ fn check_certificate(
     if certificate.kind != Kind::User {
         return Err(no("cert-type", "it is a certificate for a host"));
     }
+    check_id(&certificate.key_id, options)?;
     if certificate.principals.is_empty() {
         return Err(no(
             "cert-principal",
@@ -227,6 +230,28 @@ fn check_size(key: &PublicKey, options: &Options) -> Result<(), Unacceptable> {
         return Err(no(
             "key-size",
             "its RSA key is shorter than RequiredRSASize",
+        ));
+    }
+    Ok(())
+}
+
+/// AllowCertificateIds and DenyCertificateIds.
+fn check_id(id: &[u8], options: &Options) -> Result<(), Unacceptable> {
+    let listed = |patterns: &[String]| {
+        patterns
+            .iter()
+            .any(|wanted| pattern::matches_one(id, wanted.as_bytes()))
+    };
+    if listed(&options.deny_certificate_ids) {
+        return Err(no(
+            "deny-certificate-ids",
+            "its key id is listed in DenyCertificateIds",
+        ));
+    }
+    if !options.allow_certificate_ids.is_empty() && !listed(&options.allow_certificate_ids) {
+        return Err(no(
+            "not-in-allow-certificate-ids",
+            "its key id is not listed in AllowCertificateIds",
         ));
     }
     Ok(())

@@ -51,7 +51,7 @@ impl Monitor {
         // A thread in the middle of a signature would be lost, and its locks with it.
         self.worker.stop();
         for done in self.worker.take() {
-            self.signed(done);
+            self.worked(done);
         }
         // SAFETY: the worker is stopped, so this process has one thread, and the child may go on
         // with everything that it inherits.

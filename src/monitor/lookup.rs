@@ -18,11 +18,13 @@ use super::key_lines::{Certified, Client, Findings, Found, Judge, Source, Wanted
 use super::key_reading::{Reading, expand};
 use super::keys::KeySearch;
 use super::socket::{Ends, host_text};
+use super::verify::{Check, Hangs};
 use super::{Monitor, log as lines, trust};
 use crate::account::{self, Account};
 use crate::authorized_keys::KeyOptions;
 use crate::limits::{KEY_COMMAND_OUTPUT_MAX_BYTES, KEY_FILE_MAX_BYTES};
 use crate::ssh::crypto::base64;
+use crate::ssh::crypto::certificate::Certificate;
 
 /// A lookup under way.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub(super) struct Lookup {
     credential: Credential,
     client: Client,
     places: VecDeque<Place>,
+    /// The certificate's authority signed it.
+    signed: bool,
+    /// What lets the client in if it did.
+    found: Option<Vec<KeyOptions>>,
     /// The reason code if no place lets it in.
     pub refusal: &'static str,
 }
@@ -38,6 +44,9 @@ pub(super) struct Lookup {
 enum Place {
     /// AuthorizedKeysFile.
     KeyFiles,
+    /// TrustedUserCAKeys has the authority: did it sign? Before anything that the certificate says
+    /// is given to a command.
+    Signature(Rc<Certified>),
     /// TrustedUserCAKeys has the authority, and the certificate is for the account.
     Trusted(Rc<Certified>),
     /// AuthorizedPrincipalsFile, for a trusted authority.
@@ -54,6 +63,8 @@ impl Lookup {
             credential,
             client,
             places: VecDeque::from([Place::KeyFiles]),
+            signed: false,
+            found: None,
             refusal: "key-unknown",
         };
         if let Credential::Certificate(certified) = &lookup.credential {
@@ -81,10 +92,8 @@ impl Lookup {
                 return;
             }
         }
-        if !certified.is_signed() {
-            self.refusal = "cert-signature";
-            return;
-        }
+        self.places
+            .push_back(Place::Signature(Rc::clone(&certified)));
         self.refusal = "cert-principal";
         let file = options.authorized_principals_file.is_some();
         let command = options.authorized_principals_command.is_some();
@@ -96,7 +105,8 @@ impl Lookup {
             self.places
                 .push_back(Place::PrincipalsCommand(Rc::clone(&certified)));
         }
-        let named = |name: &Vec<u8>| *name == attempt.account.name;
+        // The decoy's name is nobody's, whatever a certificate says.
+        let named = |name: &Vec<u8>| attempt.refusal.is_none() && *name == attempt.account.name;
         if !file && !command && certified.certificate.principals.iter().any(named) {
             self.places.push_back(Place::Trusted(certified));
         }
@@ -138,7 +148,8 @@ impl Monitor {
             }
             match errand {
                 Errand::Read(reading) => return self.read_keys(key, *reading),
-                Errand::Found(options) => return self.key_decided(key, Ok(options)),
+                Errand::Found(options) => return self.found(key, options),
+                Errand::Verify(check) => return self.verify(key, check, Hangs::Certificate),
                 Errand::Nothing(None) => {}
                 Errand::Nothing(Some(refusal)) => self.note_refusal(key, refusal),
             }
@@ -168,7 +179,7 @@ impl Monitor {
                 line,
             }) => {
                 log::debug!("file {} line {line} lets {user} in", file + 1);
-                self.key_decided(key, Ok(options));
+                self.found(key, options);
             }
             None => {
                 if let Some(refusal) = findings.refusal {
@@ -176,6 +187,38 @@ impl Monitor {
                 }
                 self.look_further(key);
             }
+        }
+    }
+
+    /// A place lets the client in, provided that a certificate is signed.
+    fn found(&mut self, key: ConnectionKey, options: Vec<KeyOptions>) {
+        let attempt = self.connections.get_mut(&key).and_then(Connection::attempt);
+        let pending = attempt.and_then(|attempt| attempt.pending.as_mut());
+        let Some(lookup) = pending.and_then(|pending| pending.lookup.as_mut()) else {
+            return;
+        };
+        match &lookup.credential {
+            Credential::Certificate(certified) if !lookup.signed => {
+                let check = authority_signature(&certified.certificate);
+                lookup.found = Some(options);
+                self.verify(key, check, Hangs::Certificate);
+            }
+            _ => self.key_decided(key, Ok(options)),
+        }
+    }
+
+    /// Whether the certificate's authority signed it is known. If not, no other place will do.
+    pub(super) fn certificate_signed(&mut self, key: ConnectionKey, signed: bool) {
+        let attempt = self.connections.get_mut(&key).and_then(Connection::attempt);
+        let pending = attempt.and_then(|attempt| attempt.pending.as_mut());
+        let Some(lookup) = pending.and_then(|pending| pending.lookup.as_mut()) else {
+            return;
+        };
+        lookup.signed = signed;
+        match lookup.found.take() {
+            _ if !signed => self.key_decided(key, Err("cert-signature")),
+            Some(options) => self.key_decided(key, Ok(options)),
+            None => self.look_further(key),
         }
     }
 
@@ -195,6 +238,8 @@ enum Errand {
     Read(Box<Reading>),
     /// It is decided already.
     Found(Vec<KeyOptions>),
+    /// It hangs on a signature.
+    Verify(Check),
     /// This place has nothing, perhaps for a reason.
     Nothing(Option<&'static str>),
 }
@@ -222,6 +267,10 @@ impl Lookup {
                 let wanted = Wanted::Principal(Rc::clone(certified));
                 let search = self.judge(wanted, &account.name, Source::PrincipalsFile);
                 Errand::Read(Box::new(read_files(attempt, files, as_root, search)))
+            }
+            Place::Signature(_) if self.signed => Errand::Nothing(None),
+            Place::Signature(certified) => {
+                Errand::Verify(authority_signature(&certified.certificate))
             }
             Place::Trusted(certified) => {
                 let rights = certified.rights.clone();
@@ -288,6 +337,16 @@ impl Lookup {
             limit_bytes: KEY_COMMAND_OUTPUT_MAX_BYTES,
         };
         Errand::Read(Box::new(Reading { request, search }))
+    }
+}
+
+fn authority_signature(certificate: &Certificate) -> Check {
+    let (data, signature) = certificate.signed();
+    Check {
+        key: certificate.authority.clone(),
+        algorithm: certificate.signature_algorithm().to_vec(),
+        data: data.to_vec(),
+        signature: signature.to_vec(),
     }
 }
 

@@ -67,6 +67,7 @@ mod timers;
 mod title;
 mod trace;
 mod trust;
+mod verify;
 mod worker;
 
 pub use trust::complaints;
@@ -266,7 +267,7 @@ impl Monitor {
             Source::Signals => return self.signal(),
             Source::Worker => {
                 for done in self.worker.take() {
-                    self.signed(done);
+                    self.worked(done);
                 }
             }
             Source::Net(id) => {

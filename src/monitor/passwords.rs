@@ -47,7 +47,7 @@ impl Asked {
             (_, Verdict::Failed { .. })
             | (Self::Store, Verdict::Stored)
             | (Self::Check { .. }, Verdict::Refused { .. })
-            | (Self::Check { decoy: false, .. }, Verdict::Matches) => true,
+            | (Self::Check { decoy: false, .. }, Verdict::Matches { .. }) => true,
             (Self::Check { decoy, replaces }, Verdict::Expired) => !decoy && !replaces,
             (
                 Self::Check { decoy, replaces },
@@ -211,7 +211,10 @@ impl Monitor {
         let user = lines::user_text(&attempt.user);
         let way = attempt.pending.as_ref().map_or(Way::Nothing, |it| it.way);
         match verdict {
-            Verdict::Matches => self.method_done(key, way, None),
+            Verdict::Matches { days_left } => {
+                attempt.expiry.password_days = days_left;
+                self.method_done(key, way, None);
+            }
             Verdict::Refused { why } => {
                 let root = attempt.account.uid == 0
                     && !allowed::root_permitted(&attempt.options, false, way);
@@ -372,7 +375,8 @@ mod tests {
         let hashed = Verdict::Hashed { hash: "$6$".into() };
         let unfit = Verdict::NewRefused { why: "x".into() };
         let wrong = Verdict::Refused { why: Why::Wrong };
-        let (right, expired, stored) = (Verdict::Matches, Verdict::Expired, Verdict::Stored);
+        let right = Verdict::Matches { days_left: None };
+        let (expired, stored) = (Verdict::Expired, Verdict::Stored);
         let all = [&failed, &wrong, &right, &expired, &hashed, &unfit, &stored];
         for (asked, believed) in [
             (Asked::Nothing, vec![]),

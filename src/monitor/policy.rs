@@ -10,7 +10,7 @@ use agent_helper::pattern::admits;
 use agent_helper::wire::{Bytes, Wire};
 use rustix::io::Errno;
 
-use super::connection::Attempt;
+use super::connection::{Attempt, Expiry};
 use super::credential::public_text;
 use super::host::Host;
 use super::key_reading::expand;
@@ -38,13 +38,9 @@ pub(super) fn build(
     let account = &attempt.account;
     let options = &attempt.options;
     let rights = Rights::of(&attempt.accepted)?;
-    let last_login = if options.print_last_log && host.as_root {
-        records
-            .last_login(account.uid)
-            .map(|last| last_login_line(&last).into())
-    } else {
-        None
-    };
+    let last_login = (options.print_last_log && host.as_root)
+        .then(|| records.last_login(account.uid))
+        .flatten();
     let title = [
         account.name.as_slice(),
         b"@",
@@ -79,7 +75,9 @@ pub(super) fn build(
             && options.force_command.is_none(),
         sftp_audit: options.sftp_audit,
         print_motd: options.print_motd,
-        last_login,
+        greeting: greeting(attempt.expiry, last_login.as_ref())
+            .into_bytes()
+            .into(),
         nologin: nologin(account.uid),
         subsystems: options
             .subsystems
@@ -213,15 +211,29 @@ pub(super) fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// `Last login: DATE from HOST`, as OpenSSH writes it.
-fn last_login_line(last: &LastLogin) -> Vec<u8> {
+/// What a user is told at login, in OpenSSH's words and order.
+fn greeting(expiry: Expiry, last: Option<&LastLogin>) -> String {
+    let ends = |what: &str, days: Option<i64>| {
+        days.map_or_else(String::new, |days| {
+            let plural = if days == 1 { "" } else { "s" };
+            format!("Your {what} will expire in {days} day{plural}.\r\n")
+        })
+    };
+    let mut text = ends("account", expiry.account_days);
+    text += &ends("password", expiry.password_days);
+    text += &last.map_or_else(String::new, last_login_line);
+    text
+}
+
+/// `Last login: DATE from HOST`.
+fn last_login_line(last: &LastLogin) -> String {
     let host = std::ffi::OsStr::from_bytes(&last.host).to_string_lossy();
     let host: String = host.chars().filter(|c| !c.is_control()).collect();
     let date = super::clock::local_time(last.time_s);
     if host.is_empty() {
-        format!("Last login: {date}").into_bytes()
+        format!("Last login: {date}\r\n")
     } else {
-        format!("Last login: {date} from {host}").into_bytes()
+        format!("Last login: {date} from {host}\r\n")
     }
 }
 
@@ -231,7 +243,7 @@ pub(super) fn rights_digest(policy: &Policy) -> Vec<u8> {
         // Different for each login, and no right.
         title: Bytes::default(),
         environment: Vec::new(),
-        last_login: None,
+        greeting: Bytes::default(),
         auth_info: Bytes::default(),
         ..policy.clone()
     };
@@ -274,6 +286,27 @@ mod tests {
             let text = nologin_text(Path::new(unreadable));
             assert_eq!(text.as_deref(), Some(&b""[..]), "{unreadable}");
         }
+    }
+
+    #[test]
+    fn users_are_told_what_ends_soon() {
+        let none = Expiry::default();
+        assert_eq!(greeting(none, None), "");
+        let both = Expiry {
+            account_days: Some(1),
+            password_days: Some(0),
+        };
+        assert_eq!(
+            greeting(both, None),
+            "Your account will expire in 1 day.\r\nYour password will expire in 0 days.\r\n"
+        );
+        let last = LastLogin {
+            time_s: 0,
+            line: b"pts/0".to_vec(),
+            host: b"192.0.2.1\x1b".to_vec(),
+        };
+        let text = greeting(none, Some(&last));
+        assert!(text.starts_with("Last login: ") && text.ends_with(" from 192.0.2.1\r\n"));
     }
 
     #[test]

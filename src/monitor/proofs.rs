@@ -3,7 +3,7 @@
 
 use super::Monitor;
 use super::ids::ConnectionKey;
-use super::worker::{Done, Job, Purpose};
+use super::worker::{Job, Purpose, Signed, ToSign};
 use crate::frames::ToNet;
 use crate::ssh::crypto::CryptoError;
 use crate::ssh::crypto::public_key::KeyType;
@@ -44,20 +44,20 @@ impl Monitor {
         };
         let purpose = Purpose::Proof(blob.to_vec());
         if is_rsa {
-            let job = Job {
+            let job = ToSign {
                 connection: key,
                 purpose,
                 key: host_key,
                 algorithm,
                 data,
             };
-            if !self.worker.submit(job) {
+            if !self.worker.submit(Job::Sign(job)) {
                 self.cut_off(key);
             }
             return;
         }
         let signature = host_key.private.sign(&algorithm, &data, &self.host.random);
-        self.signed(Done {
+        self.signed(Signed {
             connection: key,
             purpose,
             signature,

@@ -39,6 +39,10 @@ const REASONS: &[(&str, &str)] = &[
     ("deny-users", "take the user out of DenyUsers"),
     ("not-in-allow-users", "add the user to AllowUsers"),
     (
+        "no-groups",
+        "give the groups of the account names: AllowGroups and DenyGroups go by them",
+    ),
+    (
         "deny-groups",
         "take the group out of DenyGroups, or the user out of the group",
     ),
@@ -167,6 +171,10 @@ const REASONS: &[(&str, &str)] = &[
         "signature",
         "look at the client's agent: it has another private key than it says",
     ),
+    (
+        "signature-unchecked",
+        "look for a flood of logins: too many signatures waited to be looked at",
+    ),
     ("host-bound", "find who stands between client and server"),
     ("revoked", "use another key: RevokedKeys has this one"),
     ("revoked-unreadable", "mend the file that RevokedKeys names"),
@@ -209,6 +217,14 @@ const REASONS: &[(&str, &str)] = &[
     (
         "cert-signature-algorithm",
         "sign with an algorithm of CASignatureAlgorithms",
+    ),
+    (
+        "deny-certificate-ids",
+        "take the certificate's key id out of DenyCertificateIds",
+    ),
+    (
+        "not-in-allow-certificate-ids",
+        "add the certificate's key id to AllowCertificateIds",
     ),
     ("cert-type", "sign the certificate for users, without -h"),
     ("cert-malformed", "sign the certificate anew: it is damaged"),

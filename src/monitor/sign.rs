@@ -10,7 +10,7 @@ use super::Monitor;
 use super::connection::Connection;
 use super::ids::ConnectionKey;
 use super::permit::Stage;
-use super::worker::{Done, Job, Purpose};
+use super::worker::{Done, Job, Purpose, Signed, ToSign};
 use crate::frames::{Exchange, ToNet};
 use crate::host_keys::HostKey;
 use crate::limits::{IDENT_BYTES, KEX_VALUE_MAX_BYTES, KEXINIT_MAX_BYTES};
@@ -70,14 +70,14 @@ impl Monitor {
         let purpose = Purpose::Exchange;
         if key_type == KeyType::Rsa {
             connection.signing = true;
-            let job = Job {
+            let job = ToSign {
                 connection: key,
                 purpose,
                 key: host_key,
                 algorithm: algorithm.to_vec(),
                 data: exchange_hash,
             };
-            if !self.worker.submit(job) {
+            if !self.worker.submit(Job::Sign(job)) {
                 self.cut_off(key);
             }
             return;
@@ -85,15 +85,23 @@ impl Monitor {
         let signature = host_key
             .private
             .sign(algorithm, &exchange_hash, &self.host.random);
-        self.signed(Done {
+        self.signed(Signed {
             connection: key,
             purpose,
             signature,
         });
     }
 
+    /// The worker did something.
+    pub(super) fn worked(&mut self, done: Done) {
+        match done {
+            Done::Signed(signed) => self.signed(signed),
+            Done::Verified(key, verdict) => self.verified(key, &verdict),
+        }
+    }
+
     /// A signature is made: to the connection, if it is still there.
-    pub(super) fn signed(&mut self, done: Done) {
+    pub(super) fn signed(&mut self, done: Signed) {
         if let Purpose::Proof(blob) = done.purpose {
             return self.proved(done.connection, blob, done.signature);
         }

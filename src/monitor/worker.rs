@@ -1,4 +1,5 @@
-//! Signatures that take milliseconds (RSA), away from the loop: no login waits for another's.
+//! Signatures that take milliseconds, away from the loop: no login waits for another's. Those of RSA
+//! host keys are made here, those of users' large keys verified.
 //!
 //! One thread, started at the first such signature. It must be stopped before the process forks.
 
@@ -11,6 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io;
 
 use super::ids::ConnectionKey;
+use super::verify::{Check, Verdict};
 use crate::host_keys::HostKey;
 use crate::limits::WORKER_QUEUE_MAX;
 use crate::profile;
@@ -25,9 +27,24 @@ pub(super) enum Purpose {
     Proof(Vec<u8>),
 }
 
+/// Something to be done.
+#[derive(Debug)]
+pub(super) enum Job {
+    Sign(ToSign),
+    /// For the connection.
+    Verify(ConnectionKey, Check),
+}
+
+/// Something that is done.
+#[derive(Debug)]
+pub(super) enum Done {
+    Signed(Signed),
+    Verified(ConnectionKey, Verdict),
+}
+
 /// A signature to be made.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct ToSign {
     pub connection: ConnectionKey,
     pub purpose: Purpose,
     pub key: Arc<HostKey>,
@@ -37,10 +54,23 @@ pub(super) struct Job {
 
 /// A signature that was made.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(super) struct Signed {
     pub connection: ConnectionKey,
     pub purpose: Purpose,
     pub signature: Result<Vec<u8>, CryptoError>,
+}
+
+impl Job {
+    fn work(self, random: &Random) -> Done {
+        match self {
+            Self::Sign(job) => Done::Signed(Signed {
+                connection: job.connection,
+                purpose: job.purpose,
+                signature: job.key.private.sign(&job.algorithm, &job.data, random),
+            }),
+            Self::Verify(connection, check) => Done::Verified(connection, check.verdict()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,15 +130,7 @@ impl Worker {
             let _registered = profile::register();
             let random = Random::system();
             while let Ok(job) = profile::wait(|| jobs.recv()) {
-                let signature = job.key.private.sign(&job.algorithm, &job.data, &random);
-                if results
-                    .send(Done {
-                        connection: job.connection,
-                        purpose: job.purpose,
-                        signature,
-                    })
-                    .is_err()
-                {
+                if results.send(job.work(&random)).is_err() {
                     return;
                 }
                 let _ = io::write(&wake, &1_u64.to_ne_bytes());

@@ -24,6 +24,8 @@ pub(super) struct Found {
     /// Set where no password can be right: then `hash` is a decoy.
     refused: Option<Why>,
     age: Age,
+    /// Until it must be changed, where there are few.
+    days_left: Option<i64>,
 }
 
 impl Found {
@@ -56,12 +58,14 @@ impl Found {
                 hash: Zeroizing::new(entry.hash.to_vec()),
                 refused: None,
                 age: entry.age(today),
+                days_left: entry.few_days_left(today),
             },
             (Some(Err(shadow::Malformed)), Some(_)) => Self::refused(Why::LineMalformed),
             (_, Some(field)) if field != b"x" => Self {
                 hash: Zeroizing::new(field),
                 refused: None,
                 age: Age::Good,
+                days_left: None,
             },
             _ => Self::refused(Why::NoPassword),
         }
@@ -72,6 +76,7 @@ impl Found {
             hash: Zeroizing::default(),
             refused: Some(why),
             age: Age::Good,
+            days_left: None,
         }
     }
 
@@ -97,7 +102,9 @@ impl Found {
             (None, Ok(true)) if given.contains(&0) => refused(Why::Wrong),
             (None, Ok(true)) => match (self.age, new) {
                 (Age::ExpiredForGood, _) => refused(Why::ExpiredForGood),
-                (Age::Good, _) => Verdict::Matches,
+                (Age::Good, _) => Verdict::Matches {
+                    days_left: self.days_left,
+                },
                 (Age::Expired, None) => Verdict::Expired,
                 (Age::Expired, Some(new)) => self.hash_of(given, new),
             },
@@ -178,8 +185,11 @@ mod tests {
             hash: Zeroizing::new(hash.as_bytes().to_vec()),
             refused: None,
             age,
+            days_left: None,
         }
     }
+
+    const MATCHES: Verdict = Verdict::Matches { days_left: None };
 
     fn hash_of(password: &str) -> String {
         String::from_utf8(password::crypt(password.as_bytes(), b"$6$rounds=1000$salt$").unwrap())
@@ -190,7 +200,14 @@ mod tests {
     fn a_right_password_counts_as_long_as_it_is_young() {
         let hash = hash_of("secret");
         let judge = |age, given: &str| found(&hash, age).judge(given.as_bytes(), false, None);
-        assert_eq!(judge(Age::Good, "secret"), Verdict::Matches);
+        assert_eq!(judge(Age::Good, "secret"), MATCHES);
+        let told = Found {
+            days_left: Some(3),
+            ..found(&hash, Age::Good)
+        };
+        let days_left = Some(3);
+        let verdict = told.judge(b"secret", false, None);
+        assert_eq!(verdict, Verdict::Matches { days_left });
         assert_eq!(judge(Age::Good, "Secret"), refused(Why::Wrong));
         assert_eq!(judge(Age::Good, ""), refused(Why::Empty));
         assert_eq!(judge(Age::Expired, "secret"), Verdict::Expired);
@@ -207,11 +224,11 @@ mod tests {
         assert_eq!(judge(false, b""), refused(Why::Empty));
         assert_eq!(judge(false, b"x"), refused(Why::Empty));
         assert_eq!(judge(true, b"x"), refused(Why::Empty));
-        assert_eq!(judge(true, b""), Verdict::Matches);
+        assert_eq!(judge(true, b""), MATCHES);
         // One that was hashed is as empty.
         let hashed = found(&hash_of(""), Age::Good);
         assert_eq!(hashed.judge(b"", false, None), refused(Why::Empty));
-        assert_eq!(hashed.judge(b"", true, None), Verdict::Matches);
+        assert_eq!(hashed.judge(b"", true, None), MATCHES);
         let other = found(&hash_of("secret"), Age::Good);
         assert_eq!(other.judge(b"", true, None), refused(Why::Wrong));
     }
@@ -223,7 +240,7 @@ mod tests {
         // bcrypt ends at the NUL, as its C code does.
         let hash = password::crypt(b"secret", b"$2b$04$abcdefghijklmnopqrstuu").unwrap();
         let good = found(std::str::from_utf8(&hash).unwrap(), Age::Good);
-        assert_eq!(good.judge(b"secret", false, None), Verdict::Matches);
+        assert_eq!(good.judge(b"secret", false, None), MATCHES);
         assert_eq!(
             good.judge(b"secret\0secret", false, None),
             refused(Why::Wrong)
@@ -235,10 +252,7 @@ mod tests {
         let hash = hash_of("secret");
         let judge =
             |age, given: &[u8], new: &[u8]| found(&hash, age).judge(given, false, Some(new));
-        assert_eq!(
-            judge(Age::Good, b"secret", b"another one"),
-            Verdict::Matches
-        );
+        assert_eq!(judge(Age::Good, b"secret", b"another one"), MATCHES);
         assert_eq!(
             judge(Age::Expired, b"wrong", b"another one"),
             refused(Why::Wrong)

@@ -42,7 +42,10 @@ wire_enum! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum Verdict {
         /// It is the password.
-        1 => Matches,
+        1 => Matches {
+            /// Days until it must be changed, where the user is to be told.
+            days_left: Option<i64>,
+        },
         /// It is not, or does not count.
         2 => Refused {
             /// For the log; the client learns nothing of it.

@@ -13,6 +13,8 @@ pub struct Entry<'a> {
     pub changed: Option<i64>,
     /// Days until it must be changed.
     pub maximum: Option<i64>,
+    /// So many days before that its user is told.
+    pub warns: Option<i64>,
     /// Days after that until it cannot even be changed any more.
     pub inactive: Option<i64>,
 }
@@ -57,6 +59,7 @@ pub fn parse(line: &[u8]) -> Result<Entry<'_>, Malformed> {
         hash: fields.get(1).copied().unwrap_or(&[]),
         changed: number(2)?,
         maximum: number(4)?,
+        warns: number(5)?,
         inactive: number(6)?,
     })
 }
@@ -86,6 +89,13 @@ impl Entry<'_> {
             Some(inactive) if over > inactive => Age::ExpiredForGood,
             _ => Age::Expired,
         }
+    }
+
+    /// The days until it must be changed, where there are so few that the user is to be told.
+    pub fn few_days_left(&self, today: i64) -> Option<i64> {
+        let expires = self.changed?.saturating_add(self.maximum?);
+        let left = expires.saturating_sub(today);
+        (left >= 0 && left <= self.warns?).then_some(left)
     }
 }
 
@@ -155,6 +165,20 @@ mod tests {
             age("a:x:9223372036854775807:0:9223372036854775807:7:::", 0),
             Age::Good
         );
+    }
+
+    #[test]
+    fn users_are_told_some_days_before() {
+        let left = |line: &str, today| parse(line.as_bytes()).unwrap().few_days_left(today);
+        assert_eq!(left("a:x:20000:0:90:7:::", 20082), None);
+        assert_eq!(left("a:x:20000:0:90:7:::", 20083), Some(7));
+        assert_eq!(left("a:x:20000:0:90:7:::", 20090), Some(0));
+        assert_eq!(left("a:x:20000:0:90:7:::", 20091), None);
+        assert_eq!(left("a:x:20000:0:90::::", 20090), None);
+        assert_eq!(left("a:x:20000::::::", 20090), None);
+        let last = "a:x:9223372036854775807:0:9223372036854775807:7:::";
+        assert_eq!(left(last, i64::MAX), Some(0));
+        assert!(parse(b"a:x:20000:0:90:soon:::").is_err());
     }
 
     #[test]

@@ -191,10 +191,10 @@ fn a_session_closed_before_its_terminal_came_is_told_to_the_monitor() {
 }
 
 #[test]
-fn the_last_login_and_the_message_of_the_day_greet_a_login_shell_only() {
+fn the_monitors_greeting_and_the_message_of_the_day_greet_a_login_shell_only() {
     let line = "Last login: Sun Nov 22 02:29:00 2026 from 192.0.2.9";
     let mut login = Login::with(|policy| {
-        policy.last_login = Some(line.into());
+        policy.greeting = format!("{line}\r\n").as_str().into();
         policy.print_motd = true;
     });
     let motd = std::fs::read_to_string("/etc/motd").unwrap_or_default();

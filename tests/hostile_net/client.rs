@@ -131,8 +131,13 @@ pub fn new_key() -> PrivateKey {
 
 /// The line of authorized_keys for a key.
 pub fn key_line(options: &str, key: &PrivateKey) -> String {
-    let blob = base64(&key.public().blob);
-    format!("{options} ssh-ed25519 {blob} test\n")
+    public_line(options, key.public())
+}
+
+/// The same, of a key that nobody here has the private half of.
+pub fn public_line(options: &str, public: &PublicKey) -> String {
+    let (name, blob) = (public.key_type.name(), base64(&public.blob));
+    format!("{options} {name} {blob} test\n")
         .trim_start()
         .to_owned()
 }
@@ -152,7 +157,7 @@ pub fn publickey_request(user: &str, public: &PublicKey, signature: Option<&[u8]
     request.put_string(CONNECTION_SERVICE);
     request.put_string(b"publickey");
     request.put_boolean(signature.is_some());
-    request.put_string(b"ssh-ed25519");
+    request.put_string(algorithm(public));
     request.put_string(&public.blob);
     if let Some(signature) = signature {
         request.put_string(signature);
@@ -169,10 +174,16 @@ pub fn signed_request(session_id: &[u8], user: &str, key: &PrivateKey) -> Bytes 
     data.put_string(CONNECTION_SERVICE);
     data.put_string(b"publickey");
     data.put_boolean(true);
-    data.put_string(b"ssh-ed25519");
+    let algorithm = algorithm(key.public());
+    data.put_string(algorithm);
     data.put_string(&key.public().blob);
-    let signature = key.sign(b"ssh-ed25519", &data, &Random::system()).unwrap();
+    let signature = key.sign(algorithm, &data, &Random::system()).unwrap();
     publickey_request(user, key.public(), Some(&signature))
+}
+
+/// How keys of the type sign.
+fn algorithm(public: &PublicKey) -> &'static [u8] {
+    public.key_type.algorithms().next().unwrap().as_bytes()
 }
 
 /// Users of this machine to log in as: as root two different ones, else oneself.

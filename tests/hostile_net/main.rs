@@ -20,6 +20,7 @@ mod puppet;
 mod restricted;
 mod runner;
 mod signing;
+mod slow_signatures;
 mod sockets;
 mod timing;
 mod world;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         methods::TESTS,
         one_shots::TESTS,
         floods::TESTS,
+        slow_signatures::TESTS,
         restricted::TESTS,
         forwards::TESTS,
         helper_frames::TESTS,

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new("certificates::clock_floor", clock_floor).only_agent(),
     Case::new("certificates::reasons_in_the_log", reasons_in_the_log).only_agent(),
+    Case::new("certificates::key_ids", key_ids).only_agent(),
     Case::new("certificates::of_the_host", of_the_host),
 ];
 
@@ -543,6 +544,46 @@ fn reasons_in_the_log(world: &World) {
         "ED25519-CERT SHA256:",
         "ID test\\040id (serial 9) CA ED25519 SHA256:",
     ]);
+}
+
+/// AllowCertificateIds and DenyCertificateIds.
+fn key_ids(world: &World) {
+    let user = stranger(world);
+    let authority = Authority::ed25519(world);
+    let sign_as = |id: &str| authority.sign(&user, &["-n", &user.name, "-I", id]);
+    let only_ci = trusting(
+        world,
+        &authority,
+        &["AllowCertificateIds \"alice b\" ci-?*"],
+    );
+    let not_ci = trusting(
+        world,
+        &authority,
+        &["AllowCertificateIds *", "DenyCertificateIds ci-*"],
+    );
+    for (id, by_first, by_second) in [
+        ("ci-7", true, false),
+        ("alice b", true, true),
+        ("ci-", false, false),
+        ("CI-7", false, true),
+        ("alice", false, true),
+    ] {
+        sign_as(id);
+        for (server, admitted) in [(&only_ci, by_first), (&not_ci, by_second)] {
+            let ran = clients::ssh_run(server, &user, "echo in");
+            assert_eq!(ran.out() == "in\n", admitted, "{id}: {}", ran.err());
+        }
+    }
+    only_ci.wait_for_log(&["event=refused", "reason=not-in-allow-certificate-ids"]);
+    not_ci.wait_for_log(&["event=refused", "reason=deny-certificate-ids"]);
+    // For some users only; and keys that are no certificates have no id.
+    let other = world.user();
+    let block = format!("Match User {}", user.name);
+    let server = trusting(world, &authority, &[&block, "AllowCertificateIds ci-*"]);
+    refused(&server, &user);
+    let_in(&server, &other);
+    let server = trusting(world, &authority, &["AllowCertificateIds ci-*"]);
+    let_in(&server, &other);
 }
 
 fn of_the_host(world: &World) {

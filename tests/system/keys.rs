@@ -28,6 +28,10 @@ pub const CASES: &[Case] = &[
     Case::new("keys::command_that_hangs", command_that_hangs)
         .only_agent()
         .long(),
+    Case::new(
+        "keys::command_beyond_the_grace_time",
+        command_beyond_the_grace_time,
+    ),
     Case::new("keys::exposed_to_the_session", exposed_to_the_session),
 ];
 
@@ -396,6 +400,45 @@ fn command_that_hangs(world: &World) {
     waiting.wait().refused();
     crate::processes::wait_until("the command to end", crate::server::LIMIT, || !sleeps());
     server.wait_for_log(&["event=refused", "reason=keys-unreadable"]);
+}
+
+/// LoginGraceTime ends the login, and the command with all that it started.
+fn command_beyond_the_grace_time(world: &World) {
+    let user = world.user();
+    user.authorize("");
+    let other = world.user();
+    let command = script(world, "sleep 987651 & exec sleep 987651");
+    let line = format!("AuthorizedKeysCommand {} %u", command.display());
+    let server = world.server(&[
+        &line,
+        "AuthorizedKeysCommandUser daemon",
+        "LoginGraceTime 10",
+        "MaxStartups 100",
+    ]);
+    // More than run at once; a login with a key in a file waits for none of them.
+    let waiting: Vec<_> = (0..20)
+        .map(|_| clients::Running::start(clients::ssh(&server, &user).arg("true"), Vec::new()))
+        .collect();
+    let sleeps = || {
+        crate::processes::all()
+            .into_iter()
+            .filter(|process| process.command.starts_with("sleep 987651"))
+            .count()
+    };
+    crate::processes::wait_until("commands to run", crate::server::LIMIT, || sleeps() >= 20);
+    assert_eq!(
+        clients::ssh_run(&server, &other, "echo in").success(),
+        "in\n"
+    );
+    for client in waiting {
+        assert_eq!(client.wait().code(), Some(255));
+    }
+    crate::processes::wait_until("the commands to end", crate::server::LIMIT, || {
+        sleeps() == 0
+    });
+    if world.is_agent() {
+        server.wait_for_log(&["event=refused", "reason=login-grace-time"]);
+    }
 }
 
 fn exposed_to_the_session(world: &World) {

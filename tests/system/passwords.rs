@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
     )
     .only_agent(),
     Case::new("passwords::expired_accounts", expired_accounts),
+    Case::new(
+        "passwords::told_before_they_expire",
+        told_before_they_expire,
+    ),
     Case::new("passwords::chains", chains),
     Case::new("passwords::nothing_is_logged", nothing_is_logged),
     Case::new("passwords::tries_are_counted", tries_are_counted),
@@ -278,6 +282,48 @@ fn expired_accounts(world: &World) {
     log_in(world, &server, &user, "password", &[PASSWORD]).refused();
     let ran = clients::ssh_run(&server, &user, "echo in");
     assert_eq!(ran.success(), "in\n");
+}
+
+/// At a terminal only, as the last login; by key only of the account.
+fn told_before_they_expire(world: &World) {
+    let server = world.server(&[]);
+    let user = user_with_password(world);
+    let today = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs()
+        / 86_400;
+    set_age(
+        &user,
+        &[
+            "--lastday",
+            &(today - 27).to_string(),
+            "--maxdays",
+            "30",
+            "--warndays",
+            "7",
+            "--expiredate",
+            &(today + 5).to_string(),
+        ],
+    );
+    let password = "Your password will expire in 3 days.";
+    let account = "Your account will expire in 5 days.";
+    let typist = Typist::new(world, &[PASSWORD]);
+    let at_terminal = |ssh: &mut Command| {
+        clients::Running::start(ssh.arg("-tt"), b"exit\n".to_vec())
+            .wait()
+            .success()
+    };
+    let said = at_terminal(&mut typist.ssh(&server, &user, "password"));
+    assert!(said.contains(account) && said.contains(password), "{said}");
+    let said = at_terminal(&mut clients::ssh(&server, &user));
+    assert!(said.contains(account) && !said.contains(password), "{said}");
+    let ran = log_in(world, &server, &user, "password", &[PASSWORD]);
+    assert_eq!(ran.success(), "in\n");
+    set_age(&user, &["--warndays", "2", "--expiredate", "-1"]);
+    let typist = Typist::new(world, &[PASSWORD]);
+    let said = at_terminal(&mut typist.ssh(&server, &user, "password"));
+    assert!(!said.contains("will expire"), "{said}");
 }
 
 fn chains(world: &World) {

@@ -14,6 +14,7 @@ mod key_files;
 mod malformed;
 mod signatures;
 mod tools;
+mod webauthn;
 
 /// Bytes from hexadecimal digits; white space is skipped.
 fn hex(digits: &str) -> Vec<u8> {

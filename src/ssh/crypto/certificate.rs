@@ -117,10 +117,16 @@ impl Certificate {
     ///
     /// As [`PublicKey::verify`].
     pub fn verify(&self) -> Result<(), CryptoError> {
-        let signed = self.blob.get(..self.signed_bytes).unwrap_or_default();
+        let (signed, signature) = self.signed();
         self.authority
-            .verify(self.signature_algorithm(), signed, &self.signature)
+            .verify(self.signature_algorithm(), signed, signature)
             .map(drop)
+    }
+
+    /// What the authority signed, and its signature.
+    pub fn signed(&self) -> (&[u8], &[u8]) {
+        let signed = self.blob.get(..self.signed_bytes).unwrap_or_default();
+        (signed, &self.signature)
     }
 }
 

@@ -3,6 +3,8 @@
 //! One table; a new type is a row in it and a form of material in `public_key`. Sources: RFC 4253
 //! section 6.6, RFC 5656, RFC 8332, RFC 8709, draft-miller-ssh-cert, OpenSSH PROTOCOL.u2f.
 
+use super::webauthn;
+
 /// A key type by the name in its blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyType {
@@ -96,10 +98,16 @@ impl KeyType {
                 key: "sk-ecdsa-sha2-nistp256@openssh.com",
                 certificate: "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
                 short: "ECDSA-SK",
-                algorithms: &[(
-                    "sk-ecdsa-sha2-nistp256@openssh.com",
-                    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
-                )],
+                algorithms: &[
+                    (
+                        "sk-ecdsa-sha2-nistp256@openssh.com",
+                        "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+                    ),
+                    (
+                        webauthn::ALGORITHM,
+                        "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+                    ),
+                ],
             },
         }
     }

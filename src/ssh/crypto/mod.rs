@@ -14,6 +14,7 @@ pub mod private_key;
 pub mod public_key;
 pub mod revocation_list;
 mod suite;
+mod webauthn;
 
 /// Why a cryptographic operation gave nothing. Deliberately says no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

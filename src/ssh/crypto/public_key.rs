@@ -13,6 +13,7 @@ use ring::signature::{
 
 use super::hash::Hash;
 pub use super::key_type::KeyType;
+use super::webauthn::{self, Wrapping};
 use super::{CryptoError, base64};
 use crate::ssh::ProtocolError;
 use crate::ssh::wire::{Reader, Writer};
@@ -25,6 +26,9 @@ pub struct PublicKey {
     /// The whole blob.
     pub blob: Vec<u8>,
 }
+
+/// RSA keys up to this length are verified in a tenth of a millisecond.
+const QUICK_RSA_BITS: u32 = 4096;
 
 /// What a security key says of its user along with a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +87,7 @@ impl PublicKey {
         }
         let signature = reader.string("signature").map_err(malformed)?;
         let device = if key_type.is_security_key() {
-            let flags = reader.u8("flags").map_err(malformed)?;
-            Some((flags, reader.u32("counter").map_err(malformed)?))
+            Some(Device::read(algorithm, &mut reader)?)
         } else {
             None
         };
@@ -92,16 +95,26 @@ impl PublicKey {
             return Err(CryptoError::Malformed);
         }
         match (material, device) {
-            (Material::Sk { application, inner }, Some((flags, counter))) => {
-                let data = signed_by_device(application, flags, counter, data);
-                inner.verify(algorithm, &data, signature)?;
+            (Material::Sk { application, inner }, Some(device)) => {
+                let signed = device.signed(application, data)?;
+                inner.verify(algorithm, &signed, signature)?;
                 Ok(Some(Presence {
-                    touched: flags & 0x01 != 0,
-                    verified: flags & 0x04 != 0,
+                    touched: device.flags & 0x01 != 0,
+                    verified: device.flags & 0x04 != 0,
                 }))
             }
             (material, None) => material.verify(algorithm, data, signature).map(|()| None),
             (_, Some(_)) => Err(CryptoError::Unsupported),
+        }
+    }
+
+    /// Whether a verification takes more than the fraction of a millisecond of other keys: up to two
+    /// of them (docs/threat-model.md), which is long for whoever serves others meanwhile.
+    pub fn is_slow(&self) -> bool {
+        match self.key_type {
+            KeyType::EcdsaP384 | KeyType::EcdsaP521 => true,
+            KeyType::Rsa => self.bits() > QUICK_RSA_BITS,
+            _ => false,
         }
     }
 
@@ -206,14 +219,43 @@ pub(super) fn take_key(
     Ok(PublicKey { key_type, blob })
 }
 
-/// What a device signs instead of `data` (PROTOCOL.u2f, "SSH U2F signatures").
-fn signed_by_device(application: &[u8], flags: u8, counter: u32, data: &[u8]) -> Vec<u8> {
-    let mut signed = Vec::with_capacity(2 * 32 + 5);
-    signed.put_bytes(&Hash::Sha256.digest(application));
-    signed.put_u8(flags);
-    signed.put_u32(counter);
-    signed.put_bytes(&Hash::Sha256.digest(data));
-    signed
+/// What a device adds to its signature (PROTOCOL.u2f, "SSH U2F Signatures").
+struct Device<'a> {
+    flags: u8,
+    counter: u32,
+    wrapping: Option<Wrapping<'a>>,
+}
+
+impl<'a> Device<'a> {
+    fn read(algorithm: &[u8], reader: &mut Reader<'a>) -> Result<Self, CryptoError> {
+        Ok(Self {
+            flags: reader.u8("flags").map_err(malformed)?,
+            counter: reader.u32("counter").map_err(malformed)?,
+            wrapping: if algorithm == webauthn::ALGORITHM.as_bytes() {
+                Some(Wrapping::read(reader)?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// What it signs instead of `data`.
+    fn signed(&self, application: &[u8], data: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let (extensions, message) = match &self.wrapping {
+            Some(wrapping) => {
+                wrapping.check(self.flags, data)?;
+                (wrapping.extensions, wrapping.words)
+            }
+            None => (&[][..], data),
+        };
+        let mut signed = Vec::with_capacity(2 * 32 + 5 + extensions.len());
+        signed.put_bytes(&Hash::Sha256.digest(application));
+        signed.put_u8(self.flags);
+        signed.put_u32(self.counter);
+        signed.put_bytes(extensions);
+        signed.put_bytes(&Hash::Sha256.digest(message));
+        Ok(signed)
+    }
 }
 
 fn ed25519<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], CryptoError> {
