@@ -278,6 +278,12 @@ wire_enum! {
             /// Lines up to this level are followed: they are wanted too (0: none are).
             followed: u8,
         },
+        /// The user's keys may sign by these, where it is not as [`ToNet::Accepted`] said. Comes
+        /// before the first answer.
+        20 => SignatureAlgorithms {
+            /// As `Setup::signature_algorithms`.
+            names: Vec<Bytes>,
+        },
         /// To [`NetToMonitor::Prove`].
         17 => Proof {
             /// The key's blob.

@@ -10,7 +10,7 @@ use super::connection::{Attempt, Expiry, Phase};
 use super::ids::ConnectionKey;
 use super::methods::Methods;
 use super::penalties::{Conduct, Offence};
-use super::setup::level_number;
+use super::setup::{level_number, signature_algorithms};
 use super::{Monitor, log as lines};
 use crate::account::{self, Account};
 use crate::config::Subject;
@@ -67,6 +67,12 @@ impl Monitor {
                 forced: false,
                 followed: 0,
             };
+            let (net, number) = (connection.net, connection.number);
+            self.nets.send(&self.poller, net, number, &frame, &[]);
+        }
+        let names = signature_algorithms(&attempt.options.pubkey_accepted_algorithms);
+        if names != connection.options.setup.signature_algorithms {
+            let frame = ToNet::SignatureAlgorithms { names };
             let (net, number) = (connection.net, connection.number);
             self.nets.send(&self.poller, net, number, &frame, &[]);
         }

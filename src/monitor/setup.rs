@@ -76,7 +76,7 @@ fn bytes(names: &[String]) -> Vec<Bytes> {
 }
 
 /// What `server-sig-algs` announces: how clients may sign, with a key or for its certificate.
-fn signature_algorithms(accepted: &[String]) -> Vec<Bytes> {
+pub(super) fn signature_algorithms(accepted: &[String]) -> Vec<Bytes> {
     let mut algorithms: Vec<Bytes> = Vec::new();
     for name in accepted {
         let mut types = KeyType::ALL.into_iter();

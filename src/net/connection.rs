@@ -513,6 +513,9 @@ impl<'a> Connection<'a> {
                 let prompts: Vec<&[u8]> = prompts.iter().map(|prompt| &**prompt).collect();
                 self.core.auth_info_request(&instruction, &prompts);
             }
+            ToNet::SignatureAlgorithms { names } if self.login_owed => {
+                self.core.set_signature_algorithms(names);
+            }
             ToNet::Banner { text } if self.login_owed => banner::send(&mut self.core, &text),
             // What is left to send of a banner goes first: the state that is handed over is small.
             ToNet::AuthSuccess if self.login_owed => self.accepted = true,

@@ -30,10 +30,24 @@ pub(super) struct Connection {
     pub(super) exchanges: Exchanges,
     pub(super) channels: Channels,
     pub(super) service: Service,
+    /// What the client's own EXT_INFO allows of ours.
+    pub(super) update: Update,
     /// Unanswered global requests of the client.
     pub(super) unanswered: u32,
     /// Global requests of ours that wait for an answer.
     pub(super) expected: u32,
+}
+
+/// A second EXT_INFO, once the user is known (`ext-info-in-auth@openssh.com`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Update {
+    /// The client has not said that it takes one.
+    #[default]
+    Unwelcome,
+    /// It goes ahead of the first answer to an authentication request.
+    Due,
+    /// It went out.
+    Sent,
 }
 
 /// Which service the client is in.
@@ -121,6 +135,19 @@ impl Connection {
         })
     }
 
+    /// Tells the client how this user's keys may sign, where it takes that.
+    pub(super) fn update_extensions(&mut self) {
+        if self.update == Update::Due {
+            self.update = Update::Sent;
+            let names = &self.setup.signature_algorithms;
+            self.outgoing.message(message::EXT_INFO, |fields| {
+                fields.put_u32(1);
+                fields.put_string(b"server-sig-algs");
+                fields.put_name_list(names.iter().map(|name| &**name));
+            });
+        }
+    }
+
     /// Whether the next message waits for the driver or for the socket.
     pub(super) fn blocks_input(&self) -> bool {
         self.exchanges.blocks_input()
@@ -150,6 +177,7 @@ impl Connection {
                 let opener = Box::new(self.exchanges.on_newkeys(payload)?);
                 Ok(Some(Found::NewKeys { opener, first }))
             }
+            message::EXT_INFO => self.on_ext_info(payload),
             message::SERVICE_REQUEST => self.on_service_request(payload),
             message::USERAUTH_REQUEST => {
                 // Whatever was asked before is dropped (RFC 4256 section 3.1).
@@ -190,6 +218,21 @@ impl Connection {
         reader.finish(message::PING)?;
         self.outgoing
             .message(message::PONG, |fields| fields.put_string(data));
+        Ok(None)
+    }
+
+    /// Names that are not known are skipped (RFC 8308 section 2.5).
+    fn on_ext_info(&mut self, payload: &[u8]) -> Outcome {
+        let mut reader = after_number(payload)?;
+        for _ in 0..reader.u32("number of extensions")? {
+            let name = reader.string("extension name")?;
+            let value = reader.string("extension value")?;
+            let asks = name == b"ext-info-in-auth@openssh.com" && value == b"0";
+            if asks && self.update == Update::Unwelcome {
+                self.update = Update::Due;
+            }
+        }
+        reader.finish(message::EXT_INFO)?;
         Ok(None)
     }
 

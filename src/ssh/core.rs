@@ -4,8 +4,10 @@
 //! in its own time, and writes [`Core::outbox`] to the socket. After each answer and each write there
 //! may be events again.
 
+use agent_helper::wire::Bytes;
+
 use super::channel::{Channels, Ends};
-use super::connection::{Connection, Found, Service};
+use super::connection::{Connection, Found, Service, Update};
 use super::crypto::Random;
 use super::error::ProtocolError;
 use super::exchange::Exchanges;
@@ -202,6 +204,7 @@ impl Core {
                 exchanges,
                 channels: Channels::new(setup.max_channels),
                 service: Service::None,
+                update: Update::default(),
                 unanswered: 0,
                 expected: 0,
             },
@@ -320,6 +323,12 @@ impl Core {
         if self.fail_on(outcome) {
             self.connection.adjust_all();
         }
+    }
+
+    /// The user's keys may sign by these: goes to clients that take such news (RFC 8308, OpenSSH's
+    /// `ext-info-in-auth`), ahead of the first answer to an authentication request.
+    pub fn set_signature_algorithms(&mut self, names: Vec<Bytes>) {
+        self.connection.setup.signature_algorithms = names;
     }
 
     /// Sends SSH_MSG_USERAUTH_BANNER; only before success.
@@ -813,6 +822,9 @@ impl Core {
     fn take_auth_request(&mut self) -> bool {
         let waiting = matches!(self.connection.service, Service::Auth { waiting: true, .. });
         if waiting {
+            if self.begin_sending() {
+                self.connection.update_extensions();
+            }
             self.connection.service = Service::Auth {
                 waiting: false,
                 asked: false,

@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use super::channel::Channels;
 use super::compression::Compressed;
-use super::connection::{Connection, Service};
+use super::connection::{Connection, Service, Update};
 use super::core::{Core, Life};
 use super::crypto::Random;
 use super::crypto::cipher::{Opener, Sealer};
@@ -70,6 +70,7 @@ impl Core {
         let not_now = ProtocolError::BadValue {
             field: "moment of the hand-over",
         };
+        self.connection.update_extensions();
         let since_in = self.incoming.since_keys();
         let sequence_in = self.incoming.sequence();
         let Connection {
@@ -181,6 +182,8 @@ impl Frozen {
                 waiting: true,
                 asked: false,
             },
+            // It went out before the connection froze.
+            update: Update::default(),
             unanswered: 0,
             expected: 0,
         };

@@ -144,8 +144,7 @@ const fn before_success(number: u8) -> Permit {
         m::DISCONNECT..=m::DEBUG | m::KEXINIT => Permit::Accept,
         // Advertised in our EXT_INFO, so a client may use it from here on.
         m::PING => Permit::Accept,
-        // No extension of a client's changes anything here (RFC 8308 section 2.5: ignore unknown).
-        m::EXT_INFO => Permit::Ignore,
+        m::EXT_INFO => Permit::Accept,
         8..=19 => Permit::Unimplemented,
         // What only a server sends, and exchange messages outside an exchange.
         0 | m::SERVICE_ACCEPT | m::NEWKEYS..=49 => Permit::Refuse,
@@ -160,6 +159,7 @@ const fn open(number: u8) -> Permit {
         0 | m::NEWKEYS..=49 => Permit::Refuse,
         // RFC 4252 section 5.1: silently ignored after success.
         m::USERAUTH_REQUEST => Permit::Ignore,
+        // What it could change lies behind (RFC 8308 section 2.4).
         m::EXT_INFO => Permit::Ignore,
         m::GLOBAL_REQUEST..=m::REQUEST_FAILURE => Permit::Accept,
         m::CHANNEL_OPEN..=m::CHANNEL_FAILURE => Permit::Accept,
@@ -189,8 +189,8 @@ mod tests {
         assert_eq!(accepted(Phase::StrictNewKeys), [1, 21]);
         assert_eq!(accepted(Phase::RekeyExchange), [1, 2, 3, 4, 30]);
         assert_eq!(accepted(Phase::RekeyNewKeys), [1, 2, 3, 4, 21]);
-        assert_eq!(accepted(Phase::Service), [1, 2, 3, 4, 5, 20, 192]);
-        assert_eq!(accepted(Phase::Auth), [1, 2, 3, 4, 5, 20, 50, 61, 192]);
+        assert_eq!(accepted(Phase::Service), [1, 2, 3, 4, 5, 7, 20, 192]);
+        assert_eq!(accepted(Phase::Auth), [1, 2, 3, 4, 5, 7, 20, 50, 61, 192]);
         assert_eq!(
             accepted(Phase::Open),
             [

@@ -9,6 +9,7 @@ mod compression;
 mod corpora;
 mod dialogue;
 mod exchange;
+mod extensions;
 mod handover;
 mod login;
 mod memory;
