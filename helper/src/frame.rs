@@ -217,7 +217,8 @@ wire_enum! {
         },
         /// There is a name to look up, and no resolver any more.
         9 => StartResolver,
-        /// Something was done to a file by SFTP, where the policy asks for that to be told.
+        /// Something was done to a file by SFTP or the built-in scp, where the policy asks for that
+        /// to be told.
         10 => FileEvent {
             /// What.
             event: FileEvent,
@@ -226,7 +227,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What can be done to a file by SFTP.
+    /// What can be done to a file by SFTP or scp.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum FileOperation {
         1 => Open,
@@ -258,6 +259,8 @@ wire_struct! {
         pub read_bytes: u64,
         /// Bytes that were written, at close.
         pub written_bytes: u64,
+        /// By scp.
+        pub is_scp: bool,
     }
 }
 
@@ -394,9 +397,9 @@ wire_enum! {
     }
 }
 
-/// Number of a packet that `net` puts among the client's to the SFTP server, in front of a
-/// SSH_FXP_CLOSE: handle, bytes read and bytes written by `net` itself. It has no answer, and the
-/// client's own packets of this number get [`SFTP_UNKNOWN`] in its place.
+/// Number of a packet that `net` puts among the client's to the SFTP server: handle, bytes read and
+/// bytes written by `net` itself since the last one. It has no answer, and the client's own packets of
+/// this number get [`SFTP_UNKNOWN`] in its place.
 pub const SFTP_TOTALS: u8 = 250;
 /// A number that no SFTP server knows.
 pub const SFTP_UNKNOWN: u8 = 255;

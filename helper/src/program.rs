@@ -21,6 +21,7 @@ use crate::frame::Policy;
 use crate::link::Link;
 use crate::path::{file_type, open, stat};
 use crate::scp;
+use crate::sftp::log::{Log, Sink};
 use crate::sftp::{self, server::Account, sharing::Sharing};
 use crate::sys::{self, Forked};
 use crate::text::{c_string, c_strings, decimal};
@@ -82,8 +83,8 @@ pub enum Standard {
     Pipes(OwnedFd, OwnedFd, OwnedFd),
 }
 
-/// Becomes `program`; for a forked child. `links` are to the monitor and to `net`, for the SFTP
-/// server.
+/// Becomes `program`; for a forked child. `links` are to the monitor and to `net`, for what serves
+/// files here.
 pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2]>) -> ! {
     if connect(standard).is_err() {
         sys::exit(STATUS_FAILED);
@@ -155,21 +156,35 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
         }
         Task::Shell => execute_shell(program, None, environment.entries()),
         Task::Command(line) => {
-            serve_scp(program, line, environment.entries());
+            serve_scp(program, line, environment.entries(), links);
             execute_shell(program, Some(line), environment.entries())
         }
     }
 }
 
 /// Where a client asks for the server's side of scp and there is no such program: it is here.
-fn serve_scp(program: &Program<'_>, line: &[u8], environment: &[CString]) {
+fn serve_scp(
+    program: &Program<'_>,
+    line: &[u8],
+    environment: &[CString],
+    links: Option<[OwnedFd; 2]>,
+) {
     let shell = &*program.policy.identity.shell;
     if program.terminal.is_none()
-        && scp::is_wanted(line, environment)
+        && scp::is_asked_for(line)
+        && !scp::has_program(environment)
         && let Ok(path) = c_string(shell)
     {
         sys::block_write_signals();
-        sys::exit(scp::serve(&path, last_component(shell), line, environment))
+        let log = Log {
+            sink: Sink::Monitor,
+            level: 0,
+            monitor: links.map(|[monitor, _]| Link::new(monitor)),
+            audit: program.policy.sftp_audit,
+            is_scp: true,
+        };
+        let shell = (&path, last_component(shell));
+        sys::exit(scp::serve(shell, line, environment, log))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::auth_info::AuthInfo;
 use crate::display::Display;
 use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
 use crate::program::{self, Standard, Task};
+use crate::scp;
 use crate::signal;
 use crate::sys::{self, Forked};
 use crate::terminal::{self, Terminal};
@@ -431,6 +432,10 @@ impl Sessions {
                         }
                         peers.share().map(Some)
                     }
+                    // It may be served without a program, and what it does is to be told.
+                    Task::Command(line) if self.policy.sftp_audit && scp::is_asked_for(line) => {
+                        peers.share().map(Some)
+                    }
                     _ => Ok(None),
                 };
                 let environment = &start.environment;
@@ -611,12 +616,13 @@ fn launch(
             .map(|(term, path)| (&**term, path.as_slice())),
         display,
     };
+    let built_in = links.is_some();
     match sys::fork()? {
         Forked::Child => program::run(&program, &standard, links),
         Forked::Parent(pid) => {
             let process = Process {
                 pid,
-                built_in: matches!(decision.task, Task::Sftp(_)),
+                built_in,
                 takes_signals: decision.takes_signals,
                 has_terminal: terminal.is_some(),
                 _auth_info: auth_info,

@@ -1,9 +1,11 @@
-//! What users do to files by SFTP, in the log: one line of fixed `key=value` fields for each.
+//! What users do to files by SFTP and the built-in scp, in the log: one line of fixed `key=value`
+//! fields for each.
 //!
 //! The helper that reports is the user, so a line tells what it says it did. It can say too much but
 //! nothing for others: user and address are the monitor's own knowledge, and paths are escaped.
 
-use agent_helper::frame::{FileEvent, FileOperation};
+use agent_helper::frame::{FileEvent, FileOperation, Policy};
+use agent_helper::sftp::options::Options;
 
 use super::Monitor;
 use super::connection::Phase;
@@ -12,6 +14,9 @@ use super::log::user_text;
 use super::socket::host_text;
 use crate::limits::{LOGGED_PATH_HEAD_BYTES, LOGGED_PATH_TAIL_BYTES};
 use crate::logging::escape_name;
+
+/// From this level on the SFTP server says what it does.
+const LOG_LEVEL_INFO: u8 = 3;
 
 impl Monitor {
     /// A helper reports; where nobody asked it to, that ends it.
@@ -26,13 +31,26 @@ impl Monitor {
             return self.helper_lost(key, "it sent FileEvent where none is wanted");
         }
         log::info!(
-            "event=sftp user=\"{}\" address={} port={} {}",
+            "event={} user=\"{}\" address={} port={} {}",
+            if event.is_scp { "scp" } else { "sftp" },
             user_text(&live.login.name),
             host_text(connection.peer()),
             connection.peer().port(),
             fields(event)
         );
     }
+}
+
+/// Whether a line of the configuration asks the SFTP server to log what it does (`-l INFO`): who wants
+/// that wants all of it, however much is done.
+pub(super) fn logs_files(policy: &Policy) -> bool {
+    let subsystems = policy.subsystems.iter().map(|(_, line)| line);
+    subsystems.chain(&policy.forced_command).any(|line| {
+        let mut words = line.split(|&byte| byte == b' ' || byte == b'\t');
+        let program = words.next().unwrap_or_default();
+        (program == b"internal-sftp" || program.ends_with(b"/sftp-server"))
+            && Options::parse(words).is_ok_and(|options| options.log_level >= LOG_LEVEL_INFO)
+    })
 }
 
 /// The fields of the event itself.
@@ -126,6 +144,7 @@ mod tests {
             status: 4,
             read_bytes: 0,
             written_bytes: 0,
+            is_scp: false,
         };
         assert_eq!(
             fields(&event),
@@ -138,12 +157,37 @@ mod tests {
             status: 0,
             read_bytes: 5,
             written_bytes: 1 << 40,
+            is_scp: false,
         };
         assert_eq!(
             fields(&close),
             "op=close result=ok path=\"/x\" read=5 written=1099511627776"
         );
     }
+    #[test]
+    fn who_asks_for_a_log_gets_all_of_it() {
+        let asks = |subsystem: &str, forced: Option<&str>| {
+            logs_files(&Policy {
+                subsystems: vec![("sftp".into(), subsystem.into())],
+                forced_command: forced.map(Into::into),
+                ..Policy::default()
+            })
+        };
+        assert!(asks("internal-sftp -R -l INFO", None));
+        assert!(asks(
+            "internal-sftp",
+            Some("internal-sftp -l verbose -f LOCAL1")
+        ));
+        assert!(asks("/usr/lib/openssh/sftp-server -l DEBUG3", None));
+        for line in [
+            "internal-sftp",
+            "internal-sftp -l ERROR",
+            "/bin/log -l INFO",
+        ] {
+            assert!(!asks(line, None), "{line}");
+        }
+    }
+
     #[test]
     fn the_end_of_a_long_path_is_shown() {
         let deep = [&vec![b'x'; 900][..], b"/secret"].concat();
@@ -155,6 +199,7 @@ mod tests {
             status: 0,
             read_bytes: 0,
             written_bytes: 0,
+            is_scp: false,
         };
         let text = fields(&event);
         assert!(text.contains("/secret\" path_bytes=907 second="), "{text}");

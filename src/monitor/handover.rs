@@ -227,6 +227,7 @@ impl Monitor {
         let (old_net, old_number) = (connection.net, connection.number);
         let permit_pty = hand_over.policy.permit_pty;
         let sftp_audit = hand_over.policy.sftp_audit;
+        let logs_files = super::file_events::logs_files(&hand_over.policy);
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
         let done = std::mem::take(&mut hand_over.done);
@@ -237,6 +238,7 @@ impl Monitor {
             login,
             permit_pty,
             sftp_audit,
+            logs_files,
             names,
             resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
             terminals: Rate::new(TERMINALS_BURST, TERMINALS_PER_SECOND, Instant::now()),

@@ -187,11 +187,11 @@ impl Monitor {
             Ok(frame) => frame,
             Err(error) => return self.helper_lost(key, &error.to_string()),
         };
-        let Some(helper) = self
-            .connections
-            .get_mut(&key)
-            .and_then(|it| it.helper.as_mut())
-        else {
+        let Some(connection) = self.connections.get_mut(&key) else {
+            return;
+        };
+        let logs_files = matches!(&connection.phase, Phase::Live(live) if live.logs_files);
+        let Some(helper) = connection.helper.as_mut() else {
             return;
         };
         match (helper.stage, frame) {
@@ -221,7 +221,7 @@ impl Monitor {
                 self.login_failed_late(key, &format!("{step}: {error}"));
             }
             (_, HelperToMonitor::Log { level, message }) => {
-                if helper.logs.take(level) {
+                if logs_files || helper.logs.take(level) {
                     self.log_of_helper(key, level, &message);
                 }
             }

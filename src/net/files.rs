@@ -227,6 +227,7 @@ impl Files {
 
     /// The packet is the helper's.
     fn start_forward(&mut self) {
+        self.put_totals();
         let length = u32_at(&self.head, 0) as usize;
         match self.head.get(4) {
             Some(&CLOSE) if self.head.len() == CLOSE_BYTES && u32_at(&self.head, 9) == 4 => {
@@ -249,37 +250,38 @@ impl Files {
 
     /// Closes a file, before the helper does: when the client hears of it, it is closed.
     fn forget(&mut self, handle: u32) {
-        if let Some(index) = self.open.iter().position(|file| file.handle == handle) {
-            let file = self.open.swap_remove(index);
-            self.put_totals(&file);
-        }
+        self.open.retain(|file| file.handle != handle);
         if self.open.is_empty() {
             self.replies.release();
         }
     }
 
-    fn put_totals(&mut self, file: &File) {
-        if file.read_bytes == 0 && file.written_bytes == 0 {
-            return;
+    /// Tells the helper what was read and written here since it was told before. That stands in front
+    /// of every packet of its own: where a client leaves within one, nothing could come behind it.
+    fn put_totals(&mut self) {
+        for file in &mut self.open {
+            let read = std::mem::take(&mut file.read_bytes);
+            let written = std::mem::take(&mut file.written_bytes);
+            if read == 0 && written == 0 {
+                continue;
+            }
+            self.forward.extend_from_slice(&21_u32.to_be_bytes());
+            self.forward.push(SFTP_TOTALS);
+            self.forward.extend_from_slice(&file.handle.to_be_bytes());
+            self.forward.extend_from_slice(&read.to_be_bytes());
+            self.forward.extend_from_slice(&written.to_be_bytes());
         }
-        self.forward.extend_from_slice(&21_u32.to_be_bytes());
-        self.forward.push(SFTP_TOTALS);
-        self.forward.extend_from_slice(&file.handle.to_be_bytes());
-        self.forward
-            .extend_from_slice(&file.read_bytes.to_be_bytes());
-        self.forward
-            .extend_from_slice(&file.written_bytes.to_be_bytes());
     }
 
-    /// The client sends no more: the helper learns what was read and written of what is still open,
-    /// as far as its pipe takes it; not where it has a part of a packet, which that would continue.
+    /// The client sends no more, or is gone: the helper learns what was read and written of what is
+    /// still open, as far as its pipe takes it.
     pub(super) fn end_input(&mut self, pipe: &OwnedFd) {
-        for file in std::mem::take(&mut self.open) {
-            self.put_totals(&file);
-        }
         if !matches!(self.stage, Stage::Forward { .. }) {
-            let _ = write_both(pipe, &self.forward, &[]);
+            self.put_totals();
         }
+        self.open.clear();
+        let _ = write_both(pipe, &self.forward, &[]);
+        self.forward.clear();
     }
 
     /// Answers a READ. An error is for the helper to meet, too.
@@ -344,6 +346,7 @@ impl Files {
             }
             Ok(0) | Err(_) => {
                 let (offset, left) = (*offset, *left);
+                self.put_totals();
                 self.owed += 1;
                 let fields = u32::try_from(WRITE_FIELDS_BYTES + left).unwrap_or(u32::MAX);
                 self.forward.extend_from_slice(&fields.to_be_bytes());

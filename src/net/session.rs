@@ -293,6 +293,13 @@ impl Session {
     }
 }
 
+/// A connection that breaks is an end too: what files were read and written is told.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.streams.close_input();
+    }
+}
+
 /// Opens the window again by what the program took.
 pub(super) fn consumed(core: &mut Core, channel: ChannelId, len: usize) {
     if len > 0 {

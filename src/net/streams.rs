@@ -158,10 +158,7 @@ impl Streams {
     pub(super) fn end_drained_input(&mut self) {
         let at_rest = self.files.as_ref().is_none_or(|files| files.is_at_rest());
         if self.client_ended && self.pending.is_empty() && at_rest {
-            if let (Some(input), Some(files)) = (&self.input, &mut self.files) {
-                files.end_input(input);
-            }
-            self.input = None;
+            self.close_input();
         }
     }
 
@@ -169,6 +166,9 @@ impl Streams {
     pub(super) fn close_input(&mut self) -> (usize, bool) {
         let dropped = self.pending.bytes().len();
         self.pending = Pending::default();
+        if let (Some(input), Some(files)) = (&self.input, &mut self.files) {
+            files.end_input(input);
+        }
         (dropped, self.input.take().is_some())
     }
 

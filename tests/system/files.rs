@@ -26,6 +26,13 @@ pub const CASES: &[Case] = &[
         client_ends_within_a_packet,
     ),
     Case::new("files::audit", audit).only_agent(),
+    Case::new("files::audit_of_scp", audit_of_scp).only_agent(),
+    Case::new(
+        "files::audit_of_broken_transfers",
+        audit_of_broken_transfers,
+    )
+    .only_agent(),
+    Case::new("files::log_is_complete", log_is_complete).only_agent(),
     Case::new("files::scp_without_a_program", scp_without_a_program).only_agent(),
 ];
 
@@ -341,7 +348,7 @@ fn audit(world: &World) {
     );
     sftp(&server, &user, &[], &batch).success();
     let who = format!("event=sftp user=\"{}\" address=127.0.0.1 port=", user.name);
-    for wanted in [
+    let wanted = [
         "op=open result=ok path=\"/in/a\"",
         "op=close result=ok path=\"/in/a\" read=0 written=70001",
         "op=close result=ok path=\"/in/a\" read=70001 written=0",
@@ -355,16 +362,99 @@ fn audit(world: &World) {
         "op=remove result=no-such-file path=\"/in/none\"",
         "op=mkdir result=permission-denied path=\"/no\"",
         "op=mkdir result=ok path=\"/in/q\\042x\"",
-    ] {
-        crate::processes::wait_until(wanted, crate::server::LIMIT, || {
-            let log = server.log_text();
-            log.lines()
-                .any(|line| line.contains(&who) && line.ends_with(wanted))
-        });
+    ];
+    for wanted in wanted {
+        wait_for_event(&server, &who, wanted);
     }
     let quiet = world.server(&[INTERNAL]);
     sftp(&quiet, &user, &[], "mkdir d\n").success();
     assert!(!quiet.log_text().contains("event=sftp"));
+}
+
+/// A line of `who` that ends in `wanted`.
+fn wait_for_event(server: &Server, who: &str, wanted: &str) {
+    crate::processes::wait_until(wanted, crate::server::LIMIT, || {
+        let log = server.log_text();
+        log.lines()
+            .any(|line| line.contains(who) && line.ends_with(wanted))
+    });
+}
+
+/// The built-in scp tells the same; also what did not work.
+fn audit_of_scp(world: &World) {
+    let user = world.user();
+    let server = world.server(&["SetEnv PATH=/nonexistent", "SftpAudit yes"]);
+    let tree = world.directory.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), noise(70_001)).unwrap();
+    let local = |name: &str| world.directory.join(name).display().to_string();
+    let remote = |path: &str| format!("{}@127.0.0.1:{path}", user.name);
+    scp(
+        &server,
+        &user,
+        &["-O", "-rp", &local("tree"), &remote("up")],
+    )
+    .success();
+    scp(&server, &user, &["-O", &remote("up/file"), &local("down")]).success();
+    scp(
+        &server,
+        &user,
+        &["-O", &local("down"), &remote("/etc/not-for-users")],
+    );
+    scp(&server, &user, &["-O", &remote("none"), &local("x")]);
+    let who = format!("event=scp user=\"{}\" address=127.0.0.1 port=", user.name);
+    for wanted in [
+        "op=mkdir result=ok path=\"up\"",
+        "op=open result=ok path=\"up/file\"",
+        "op=close result=ok path=\"up/file\" read=0 written=70001",
+        "op=setstat result=ok path=\"up/file\"",
+        "op=close result=ok path=\"up/file\" read=70001 written=0",
+        "op=open result=permission-denied path=\"/etc/not-for-users\"",
+        "op=open result=no-such-file path=\"none\"",
+    ] {
+        wait_for_event(&server, &who, wanted);
+    }
+}
+
+/// A client that is killed while it sends: what arrived until then is told.
+fn audit_of_broken_transfers(world: &World) {
+    let user = world.user();
+    let server = world.server(&[INTERNAL, "SftpAudit yes"]);
+    let endless = world.directory.join("endless");
+    let file = fs::File::create(&endless).unwrap();
+    file.set_len(20 << 30).unwrap();
+    let mut command = Command::new("sftp");
+    command
+        .args(clients::ssh_options(&user.key))
+        .args(["-P", &server.port.to_string(), "-b", "-"])
+        .arg(format!("{}@127.0.0.1", user.name));
+    let batch = format!("put {} there\n", endless.display());
+    let mut running = Running::start(&mut command, batch.into());
+    let there = user.home.join("there");
+    crate::processes::wait_until("some data", crate::server::LIMIT, || {
+        fs::metadata(&there).is_ok_and(|stat| stat.len() > 1 << 20)
+    });
+    running.child.kill().unwrap();
+    drop(running);
+    let line = server.wait_for_log(&["op=close", "/there\""]);
+    let (_, written) = line.rsplit_once(" written=").unwrap();
+    let stored = fs::metadata(&there).unwrap().len();
+    assert_eq!(written.parse(), Ok(stored), "{line}");
+}
+
+/// Who asks for a log of what is done gets a line for each thing, however fast they follow.
+fn log_is_complete(world: &World) {
+    let user = world.user();
+    let server = world.server(&["Subsystem sftp internal-sftp -l INFO"]);
+    let count = 700;
+    let batch: String = (0..count)
+        .map(|number| format!("mkdir d{number}\n"))
+        .collect();
+    sftp(&server, &user, &[], &batch).success();
+    server.wait_for_log(&["session closed for local user"]);
+    let log = server.log_text();
+    let lines = log.lines().filter(|line| line.contains("mkdir name"));
+    assert_eq!(lines.count(), count);
 }
 
 /// Where no program is called scp, the helper speaks its old protocol itself.

@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitOptions, waitpid};
 
 use crate::path::stat;
+use crate::sftp::log::Log;
 use crate::sys::{self, Forked};
 use crate::text::c_strings;
 use stream::Stream;
@@ -44,17 +45,17 @@ pub struct Options {
     into_directory: bool,
 }
 
-/// Whether `line` asks for the server's side of scp, and no `scp` is in the PATH of `environment`.
-pub fn is_wanted(line: &[u8], environment: &[CString]) -> bool {
+/// Whether `line` asks for the server's side of scp.
+pub fn is_asked_for(line: &[u8]) -> bool {
     let mut words = line.split(|&byte| byte == b' ');
     words.next() == Some(b"scp")
         && words
             .take_while(|word| word.starts_with(b"-"))
             .any(|word| !word.starts_with(b"--") && (word.contains(&b't') || word.contains(&b'f')))
-        && !has_program(environment)
 }
 
-fn has_program(environment: &[CString]) -> bool {
+/// Whether a program called scp is in the PATH of `environment`.
+pub fn has_program(environment: &[CString]) -> bool {
     let path = environment
         .iter()
         .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
@@ -63,13 +64,14 @@ fn has_program(environment: &[CString]) -> bool {
         .any(|directory| stat(&[directory, b"/scp"].concat()).is_ok())
 }
 
-/// Serves `line` on standard input and output; gives the exit status.
-pub fn serve(shell: &CString, name: &[u8], line: &[u8], environment: &[CString]) -> i32 {
-    let words = match words(shell, name, line, environment) {
+/// Serves `line` on standard input and output; gives the exit status. The shell is a path and what
+/// it is called.
+pub fn serve(shell: (&CString, &[u8]), line: &[u8], environment: &[CString], log: Log) -> i32 {
+    let words = match words(shell, line, environment) {
         Ok(words) => words,
         Err(status) => return status,
     };
-    let mut stream = Stream::default();
+    let mut stream = Stream::new(log);
     let (options, paths) = match options(&words) {
         Some(parsed) => parsed,
         None => {
@@ -90,8 +92,7 @@ pub fn serve(shell: &CString, name: &[u8], line: &[u8], environment: &[CString])
 
 /// The arguments of the command line, as the user's shell understands them; or its exit status.
 fn words(
-    shell: &CString,
-    name: &[u8],
+    (shell, name): (&CString, &[u8]),
     line: &[u8],
     environment: &[CString],
 ) -> Result<Vec<Vec<u8>>, i32> {
@@ -203,9 +204,11 @@ mod tests {
 
     #[test]
     fn only_the_server_s_side_is_wanted_and_only_without_a_program() {
-        let nowhere = [CString::new("PATH=/nonexistent").expect("text")];
+        let path = |text| [CString::new(text).expect("text")];
+        assert!(!has_program(&path("PATH=/nonexistent")));
+        assert!(!has_program(&path("HOME=/bin")));
         for line in ["scp -t x", "scp -r -p -d -t -- x", "scp -v -f 'a b'"] {
-            assert!(is_wanted(line.as_bytes(), &nowhere), "{line}");
+            assert!(is_asked_for(line.as_bytes()), "{line}");
         }
         for line in [
             "scp a b",
@@ -214,7 +217,7 @@ mod tests {
             "echo scp -t",
             "scp host:-t x",
         ] {
-            assert!(!is_wanted(line.as_bytes(), &nowhere), "{line}");
+            assert!(!is_asked_for(line.as_bytes()), "{line}");
         }
     }
 

@@ -9,8 +9,10 @@ use rustix::io::Errno;
 
 use super::Options;
 use super::stream::{Ended, PIECE_BYTES, Stream};
+use crate::frame::FileOperation;
 use crate::path::{file_type, stat};
 use crate::sftp::transfer::write;
+use crate::sys;
 use crate::text::{c_string, parse_decimal};
 
 /// Directories within directories.
@@ -185,6 +187,9 @@ fn receive_directory(
         true => Ok(()),
         false => rustix::fs::mkdir(&*path, Mode::from_raw_mode(bits | 0o700)),
     });
+    if !existed {
+        stream.tell(FileOperation::MakeDirectory, path, made, (0, 0));
+    }
     if let Err(errno) = made {
         stream.complain_of(path, errno);
         return Err(Ended);
@@ -227,6 +232,8 @@ fn receive_file(
         let mode = Mode::from_raw_mode(bits | 0o200);
         rustix::fs::open(&*path, flags | OFlags::NONBLOCK | OFlags::LARGEFILE, mode)
     });
+    let outcome = opened.as_ref().map(drop).map_err(|errno| *errno);
+    stream.tell(FileOperation::Open, path, outcome, (0, 0));
     let file = match opened {
         Ok(file) => file,
         Err(errno) => {
@@ -235,7 +242,10 @@ fn receive_file(
         }
     };
     stream.agree()?;
-    let mut result = copy(stream, &file, record.size)?;
+    let (written, copied) = copy(stream, &file, record.size);
+    let outcome = copied.as_ref().map_or(Err(Errno::IO), |result| *result);
+    stream.tell(FileOperation::Close, path, outcome, (0, written));
+    let mut result = copied?;
     let is_regular =
         rustix::fs::fstat(&file).is_ok_and(|stat| file_type(&stat) == FileType::RegularFile);
     if is_regular {
@@ -245,10 +255,13 @@ fn receive_file(
         let mode = Mode::from_raw_mode(masked(options, bits));
         result = result.and(rustix::fs::fchmod(&file, mode));
     }
-    drop(file);
+    result = result.and(sys::close(file));
     let sent_well = stream.response()?;
     if sent_well {
         result = result.and(set_times(path, times));
+    }
+    if options.preserve {
+        stream.tell(FileOperation::SetAttributes, path, result, (0, 0));
     }
     match result {
         Ok(()) => stream.agree(),
@@ -259,19 +272,25 @@ fn receive_file(
     }
 }
 
-/// Takes all that was announced, also when the disk is full; the result is the first error.
-fn copy(stream: &mut Stream, file: &OwnedFd, size: u64) -> Result<Result<(), Errno>, Ended> {
+/// Takes all that was announced, also when the disk is full; gives how much was written, and the first
+/// error.
+fn copy(stream: &mut Stream, file: &OwnedFd, size: u64) -> (u64, Result<Result<(), Errno>, Ended>) {
     let mut result = Ok(());
-    let mut done = 0;
+    let (mut done, mut written) = (0, 0);
     while done < size {
         let left = usize::try_from(size - done).unwrap_or(PIECE_BYTES);
-        let piece = stream.take(left.min(PIECE_BYTES))?;
+        let piece = match stream.take(left.min(PIECE_BYTES)) {
+            Ok(piece) => piece,
+            Err(ended) => return (written, Err(ended)),
+        };
         if result.is_ok() {
-            result = write(file, piece, done).1;
+            let more;
+            (more, result) = write(file, piece, done);
+            written += more as u64;
         }
         done += piece.len() as u64;
     }
-    Ok(result)
+    (written, Ok(result))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustix::io::{Errno, read, retry_on_intr};
 
 use super::stream::{Ended, PIECE_BYTES, Stream};
 use super::{Options, last_component};
+use crate::frame::FileOperation;
 use crate::path::{file_type, open, stat};
 use crate::sftp::long_name::decimal_u64;
 
@@ -39,12 +40,20 @@ fn send(stream: &mut Stream, options: Options, path: &[u8], depth: usize) -> Res
         Ok((directory, stat)) if file_type(&stat) == FileType::Directory => {
             send_directory(stream, options, (path, depth), &directory, &stat)
         }
-        Ok((file, stat)) => send_file(stream, options, path, &file, &stat),
+        Ok((file, stat)) => {
+            stream.tell(FileOperation::Open, path, Ok(()), (0, 0));
+            let mut sent = 0;
+            let ended = send_file(stream, options, (path, &file), &stat, &mut sent);
+            let outcome = ended.as_ref().map_or(Err(Errno::IO), |result| *result);
+            stream.tell(FileOperation::Close, path, outcome, (sent, 0));
+            ended.map(drop)
+        }
         Err(Errno::INVAL) => {
             stream.complain(&[path, b": not a regular file"]);
             Ok(())
         }
         Err(errno) => {
+            stream.tell(FileOperation::Open, path, Err(errno), (0, 0));
             stream.complain_of(path, errno);
             Ok(())
         }
@@ -78,16 +87,17 @@ fn announce(
     stream.response()
 }
 
+/// Counts what was `sent`; gives how reading went.
 fn send_file(
     stream: &mut Stream,
     options: Options,
-    path: &[u8],
-    file: &OwnedFd,
+    (path, file): (&[u8], &OwnedFd),
     stat: &Stat,
-) -> Result<(), Ended> {
+    sent: &mut u64,
+) -> Result<Result<(), Errno>, Ended> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if !announce(stream, options, b'C', path, (stat, size))? {
-        return Ok(());
+        return Ok(Ok(()));
     }
     let mut piece = vec![0; PIECE_BYTES];
     let mut left = size;
@@ -110,12 +120,16 @@ fn send_file(
         };
         stream.put(place.get(..filled).unwrap_or_default())?;
         left -= filled as u64;
+        if failure.is_none() {
+            *sent += filled as u64;
+        }
     }
     match failure {
         None => stream.agree()?,
         Some(errno) => stream.complain_of(path, errno),
     }
-    stream.response().map(drop)
+    stream.response()?;
+    Ok(failure.map_or(Ok(()), Err))
 }
 
 fn send_directory(

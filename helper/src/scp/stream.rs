@@ -6,7 +6,10 @@ use alloc::vec::Vec;
 use rustix::io::{Errno, read, retry_on_intr, write};
 
 use super::NAME_MAX_BYTES;
+use crate::frame::FileOperation;
 use crate::program::reason;
+use crate::sftp::log::Log;
+use crate::sftp::status::Status;
 use crate::sys;
 
 /// Bytes moved at once.
@@ -17,14 +20,38 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 pub struct Ended;
 
 /// Both directions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stream {
     buffer: Vec<u8>,
     start: usize,
     complained: bool,
+    log: Log,
 }
 
 impl Stream {
+    /// Nothing was said yet. What is done to files is told to `log`.
+    pub fn new(log: Log) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            complained: false,
+            log,
+        }
+    }
+
+    /// Tells what was done to a file, as the SFTP server does.
+    #[inline(never)]
+    pub fn tell(
+        &mut self,
+        operation: FileOperation,
+        path: &[u8],
+        result: Result<(), Errno>,
+        bytes: (u64, u64),
+    ) {
+        self.log
+            .event(operation, (path, b""), Status::from(result), bytes);
+    }
+
     fn fill(&mut self) -> Result<(), Ended> {
         if self.start < self.buffer.len() {
             return Ok(());

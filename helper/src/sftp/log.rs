@@ -26,26 +26,32 @@ const LINE_MAX_BYTES: usize = 1900;
 pub enum Sink {
     /// Frames to the monitor.
     Monitor,
-    /// Datagrams to /dev/log, with syslog's facility.
-    Syslog(Option<OwnedFd>, u8),
+    /// Datagrams to /dev/log.
+    Syslog(Syslog),
     /// Lines.
     StandardError,
 }
 
+/// A connection to the machine's syslog.
+#[derive(Debug)]
+pub struct Syslog {
+    socket: OwnedFd,
+    /// Who writes.
+    name: &'static [u8],
+    facility: u8,
+}
+
 impl Sink {
-    /// A connection to the machine's syslog; without one, lines are lost as everywhere else.
-    pub fn syslog(facility: u8) -> Self {
-        let socket = || {
-            let socket = socket_with(
-                AddressFamily::UNIX,
-                SocketType::DGRAM,
-                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-                None,
-            )?;
-            connect(&socket, &SocketAddrUnix::new("/dev/log")?)?;
-            Ok::<OwnedFd, rustix::io::Errno>(socket)
-        };
-        Self::Syslog(socket().ok(), facility)
+    /// The machine's syslog, if there is one within reach.
+    pub fn syslog(name: &'static [u8], facility: u8) -> Option<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
+        connect(&socket, &SocketAddrUnix::new("/dev/log").ok()?).ok()?;
+        Some(Self::Syslog(Syslog {
+            socket,
+            name,
+            facility,
+        }))
     }
 }
 
@@ -60,6 +66,8 @@ pub struct Log {
     pub monitor: Option<Link>,
     /// The monitor wants to know what is done to files.
     pub audit: bool,
+    /// It is done by scp.
+    pub is_scp: bool,
 }
 
 impl Log {
@@ -85,6 +93,7 @@ impl Log {
             (path, second),
             status,
             (read_bytes, written_bytes),
+            self.is_scp,
         );
         let _ = monitor.send(0, &HelperToMonitor::FileEvent { event }, &[], true);
     }
@@ -106,10 +115,10 @@ impl Log {
                     let _ = monitor.send(0, &frame, &[], true);
                 }
             }
-            Sink::Syslog(Some(socket), facility) => {
-                let _ = rustix::io::write(socket, &syslog_line(*facility, level, &text));
+            Sink::Syslog(syslog) => {
+                let line = syslog_line(syslog, level, &text);
+                let _ = rustix::io::write(&syslog.socket, &line);
             }
-            Sink::Syslog(None, _) => {}
             Sink::StandardError => {
                 let _ =
                     rustix::io::write(sys::standard_error(), &[text.as_slice(), b"\n"].concat());
@@ -125,6 +134,7 @@ fn event_of(
     (path, second): (&[u8], &[u8]),
     status: Status,
     (read_bytes, written_bytes): (u64, u64),
+    is_scp: bool,
 ) -> FileEvent {
     let known = |path: &[u8]| path.get(..PATH_MAX_BYTES).unwrap_or(path).into();
     FileEvent {
@@ -134,10 +144,11 @@ fn event_of(
         status: status as u32,
         read_bytes,
         written_bytes,
+        is_scp,
     }
 }
 
-fn syslog_line(facility: u8, level: u8, text: &[u8]) -> Vec<u8> {
+fn syslog_line(syslog: &Syslog, level: u8, text: &[u8]) -> Vec<u8> {
     let severity = match level {
         0 | 1 => 3,
         2 => 4,
@@ -152,8 +163,10 @@ fn syslog_line(facility: u8, level: u8, text: &[u8]) -> Vec<u8> {
     );
     [
         b"<".as_slice(),
-        &decimal(u32::from(facility) * 8 + severity),
-        b">sftp-server[",
+        &decimal(u32::from(syslog.facility) * 8 + severity),
+        b">",
+        syslog.name,
+        b"[",
         &process,
         b"]: ",
         text,
@@ -175,6 +188,7 @@ mod tests {
             (&long, &long),
             Status::Failure,
             (0, 0),
+            false,
         );
         let frame = HelperToMonitor::FileEvent { event };
         assert!(frame.to_wire().len() <= CONTENT_MAX_BYTES);
@@ -182,7 +196,13 @@ mod tests {
 
     #[test]
     fn a_syslog_line_names_facility_severity_and_process() {
-        let line = syslog_line(4, 3, b"opened");
+        let (socket, _) = rustix::pipe::pipe().expect("a descriptor");
+        let syslog = Syslog {
+            socket,
+            name: b"sftp-server",
+            facility: 4,
+        };
+        let line = syslog_line(&syslog, 3, b"opened");
         let wanted = alloc::format!("<38>sftp-server[{}]: opened", std::process::id());
         assert_eq!(line, wanted.as_bytes());
     }

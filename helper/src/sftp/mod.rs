@@ -39,6 +39,9 @@ use request::Kind;
 use server::{Account, Server};
 use sharing::Sharing;
 
+/// AUTH, as sftp-server(8).
+const FACILITY_DEFAULT: u8 = 4;
+
 /// A session of a connection.
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -63,15 +66,18 @@ pub fn serve_session(session: Session<'_>) -> i32 {
         Ok(options) => options,
         Err(refusal) => return refuse(&refusal),
     };
+    // A facility of its own is for syslog; out of a chroot, where no syslog is, the monitor writes.
+    let sink = match options.facility {
+        _ if options.log_to_stderr => Sink::StandardError,
+        Some(facility) => Sink::syslog(b"internal-sftp", facility).unwrap_or(Sink::Monitor),
+        None => Sink::Monitor,
+    };
     let log = Log {
-        sink: if options.log_to_stderr {
-            Sink::StandardError
-        } else {
-            Sink::Monitor
-        },
+        sink,
         level: options.log_level,
         monitor: session.monitor,
         audit: session.audit,
+        is_scp: false,
     };
     serve(options, session.account, log, session.sharing)
 }
@@ -85,16 +91,19 @@ pub fn serve_alone<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> i32 {
     let mut users = Names::new(Database::Users);
     let name = users.name(getuid().as_raw()).unwrap_or_default().to_vec();
     let home = users.home(&name).unwrap_or(b"/").to_vec();
+    let facility = options.facility.unwrap_or(FACILITY_DEFAULT);
     let sink = if options.log_to_stderr {
         Sink::StandardError
     } else {
-        Sink::syslog(options.facility)
+        // Without one, lines are lost as everywhere else.
+        Sink::syslog(b"sftp-server", facility).unwrap_or(Sink::Monitor)
     };
     let log = Log {
         sink,
         level: options.log_level,
         monitor: None,
         audit: false,
+        is_scp: false,
     };
     serve(options, Account { name, home }, log, None)
 }

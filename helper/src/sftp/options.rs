@@ -17,7 +17,7 @@ pub struct Options {
     /// -l: 0 nothing, 1 errors, 3 what is done, 4 and 5 more.
     pub log_level: u8,
     /// -f: syslog's number.
-    pub facility: u8,
+    pub facility: Option<u8>,
     /// -e: log to standard error.
     pub log_to_stderr: bool,
     /// -P: bits by [`Kind`].
@@ -57,8 +57,6 @@ const FACILITIES: [(&[u8], u8); 11] = [
     (b"LOCAL6", 22),
     (b"LOCAL7", 23),
 ];
-/// AUTH.
-const FACILITY_DEFAULT: u8 = 4;
 /// OpenSSH's levels and ours.
 const LEVELS: [(&[u8], u8); 9] = [
     (b"QUIET", 0),
@@ -79,7 +77,6 @@ impl Options {
     pub fn parse<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Result<Self, Refusal> {
         let mut options = Self {
             log_level: LEVEL_DEFAULT,
-            facility: FACILITY_DEFAULT,
             ..Self::default()
         };
         let mut arguments = arguments.filter(|argument| !argument.is_empty());
@@ -131,7 +128,8 @@ impl Options {
             b'u' => self.umask = Some(octal(value).ok_or_else(|| wrong("not an octal umask"))?),
             b'l' => self.log_level = named(&LEVELS, value).ok_or_else(|| wrong("no log level"))?,
             b'f' => {
-                self.facility = named(&FACILITIES, value).ok_or_else(|| wrong("no facility"))?;
+                let facility = named(&FACILITIES, value).ok_or_else(|| wrong("no facility"))?;
+                self.facility = Some(facility);
             }
             b'P' => self.denied |= requests(value)?,
             b'p' => self.allowed = Some(self.allowed.unwrap_or(0) | requests(value)?),
@@ -202,9 +200,9 @@ mod tests {
             options.start_directory.as_deref(),
             Some(b"/up/%u".as_slice())
         );
-        assert_eq!((options.log_level, options.facility), (3, 23));
+        assert_eq!((options.log_level, options.facility), (3, Some(23)));
         let plain = parse("").expect("options");
-        assert_eq!((plain.log_level, plain.facility), (1, 4));
+        assert_eq!((plain.log_level, plain.facility), (1, None));
     }
 
     #[test]

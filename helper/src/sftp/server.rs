@@ -327,50 +327,43 @@ impl Server {
     fn close(&mut self, id: u32, handle: HandleName) {
         match self.handles.remove(handle) {
             Some(open) => {
-                self.tell_close(b"close", &open);
-                self.status(id, Status::Ok);
+                let status = self.end(b"close", open);
+                self.status(id, status);
             }
             // As OpenSSH, which has no better word for it.
             None => self.status(id, Status::NoSuchFile),
         }
     }
 
-    fn tell_close(&mut self, label: &[u8], open: &Open) {
-        if open.form != Form::Directory {
-            let bytes = (open.read_bytes, open.written_bytes);
-            self.log
-                .event(FileOperation::Close, (&open.path, b""), Status::Ok, bytes);
+    /// Closes what was taken out of the table, and tells.
+    fn end(&mut self, label: &[u8], open: Open) -> Status {
+        let status = Status::from(sys::close(open.descriptor));
+        let path = &open.path;
+        if open.form == Form::Directory {
+            self.log.line(3, &[label, b"dir \"", path, b"\""]);
+            return status;
         }
-        if !self.log.wants(3) {
-            return;
-        }
-        match open.form {
-            Form::File { .. } => {
-                let (read, written) = (
-                    decimal_u64(open.read_bytes),
-                    decimal_u64(open.written_bytes),
-                );
-                self.log.line(
-                    3,
-                    &[
-                        label,
-                        b" \"",
-                        &open.path,
-                        b"\" bytes read ",
-                        &read,
-                        b" written ",
-                        &written,
-                    ],
-                );
-            }
-            Form::Directory => self.log.line(3, &[label, b"dir \"", &open.path, b"\""]),
-        }
+        let bytes = (open.read_bytes, open.written_bytes);
+        self.log
+            .event(FileOperation::Close, (path, b""), status, bytes);
+        let (read, written) = (decimal_u64(bytes.0), decimal_u64(bytes.1));
+        let line: [&[u8]; 7] = [
+            label,
+            b" \"",
+            path,
+            b"\" bytes read ",
+            &read,
+            b" written ",
+            &written,
+        ];
+        self.log.line(3, &line);
+        status
     }
 
     /// Closes what the client left open.
     pub fn finish(&mut self) {
         while let Some(open) = self.handles.remove_any() {
-            self.tell_close(b"forced close", &open);
+            self.end(b"forced close", open);
         }
     }
 

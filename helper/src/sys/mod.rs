@@ -23,7 +23,7 @@ use core::ptr;
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
-use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::Pid;
 
@@ -204,6 +204,17 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
     // SAFETY: it is open, and nothing else in this process knows of it: callers ask once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes a file, and says what became of what was written to it: network file systems store it now
+/// at the latest, and a disk that is full shows only then (close(2)).
+pub fn close(descriptor: OwnedFd) -> Result<(), Errno> {
+    let number = usize::try_from(descriptor.into_raw_fd()).unwrap_or(usize::MAX);
+    // SAFETY: the number was ours alone, and is closed whatever the result says.
+    match checked(unsafe { syscall5(number::CLOSE, number, 0, 0, 0, 0) }) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Closes every descriptor but `kept` and 0 to 2; for a forked child, whose other values of

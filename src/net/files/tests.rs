@@ -88,6 +88,7 @@ impl Dialogue {
                 level: 0,
                 monitor: None,
                 audit: false,
+                is_scp: false,
             };
             let sharing = Sharing::new(Link::new(theirs), 1);
             let mut server = Server::new(Options::default(), account, log, Some(sharing));
@@ -537,10 +538,11 @@ fn ended_after(bytes: &[u8]) -> (bool, Vec<u8>) {
 
 #[test]
 fn a_client_may_end_within_a_packet() {
-    // Of the helper's: it has a part, and nothing can come behind that.
+    // Of the helper's: it has a part, and nothing can come behind that, so the totals are before it.
     let (at_rest, seen) = ended_after(&[0, 0, 0, 5, 1, 0, 0]);
     assert!(at_rest);
-    assert_eq!(seen, [0, 0, 0, 5, 1, 0, 0]);
+    assert_eq!(seen.get(4), Some(&SFTP_TOTALS));
+    assert_eq!(seen[25..], [0, 0, 0, 5, 1, 0, 0]);
     // Of a WRITE that is done here, or of its head: the helper has nothing of it.
     let mut write = vec![0, 0, 0, 35, WRITE, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7];
     write.extend_from_slice(&[0; 8]);
