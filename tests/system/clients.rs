@@ -208,6 +208,21 @@ pub fn python() -> &'static Path {
     })
 }
 
+/// Where npm put ssh2.
+pub fn node_modules() -> &'static Path {
+    static MODULES: OnceLock<PathBuf> = OnceLock::new();
+    MODULES.get_or_init(|| {
+        let installed = std::env::var_os("HOME")
+            .map(|home| Path::new(&home).join(".cache/agent-xtask/node-clients/node_modules"));
+        std::env::var_os("TEST_NODE_MODULES")
+            .map(PathBuf::from)
+            .or(installed.filter(|modules| modules.join("ssh2").exists()))
+            .expect(
+                "TEST_NODE_MODULES must name a directory with ssh2: `cargo xtask setup` makes one",
+            )
+    })
+}
+
 /// dropbear's client; it reads keys in a format of its own.
 pub struct Dbclient {
     key: PathBuf,
@@ -279,23 +294,24 @@ impl Plink {
         }
     }
 
+    /// Options that all of PuTTY's clients take.
+    pub fn options(&self, server: &Server) -> Vec<String> {
+        let mut options: Vec<String> = ["-batch", "-noagent", "-i"].map(str::to_owned).into();
+        options.push(self.key.display().to_string());
+        for fingerprint in &self.fingerprints {
+            options.extend(["-hostkey".to_owned(), fingerprint.clone()]);
+        }
+        options.extend(["-P".to_owned(), server.port.to_string()]);
+        options
+    }
+
     pub fn command(&self, server: &Server, user: &User, remote: &str) -> Command {
         let mut command = Command::new("plink");
         command
             .env("HOME", &self.home)
-            .args(["-ssh", "-batch", "-noagent", "-i"])
-            .arg(&self.key);
-        for fingerprint in &self.fingerprints {
-            command.args(["-hostkey", fingerprint]);
-        }
-        command.args([
-            "-P",
-            &server.port.to_string(),
-            "-l",
-            &user.name,
-            "127.0.0.1",
-            remote,
-        ]);
+            .arg("-ssh")
+            .args(self.options(server))
+            .args(["-l", &user.name, "127.0.0.1", remote]);
         command
     }
 }

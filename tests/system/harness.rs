@@ -25,6 +25,8 @@ pub struct Case {
     pub shipped: bool,
     /// Nothing else runs meanwhile: it measures, or takes a share of the machine.
     pub alone: bool,
+    /// Only where this path exists.
+    pub needs: Option<&'static str>,
 }
 
 impl Case {
@@ -36,7 +38,13 @@ impl Case {
             long: false,
             shipped: false,
             alone: false,
+            needs: None,
         }
+    }
+
+    pub const fn needs(mut self, path: &'static str) -> Self {
+        self.needs = Some(path);
+        self
     }
 
     pub const fn only_agent(mut self) -> Self {
@@ -154,19 +162,21 @@ pub fn run(cases: &[Case]) -> i32 {
         .copied()
         .collect();
     let shipped = kind == Kind::Sshd || std::env::var_os("AGENT_UNDER_TEST").is_some();
-    let (chosen, ignored): (Vec<Case>, Vec<Case>) = chosen
-        .into_iter()
-        .partition(|case| shipped || !case.shipped);
+    let missing = |case: &Case| match case.needs {
+        _ if case.shipped && !shipped => Some("the shipped file in AGENT_UNDER_TEST"),
+        Some(path) if !Path::new(path).exists() => Some(path),
+        _ => None,
+    };
+    let (ignored, chosen): (Vec<Case>, Vec<Case>) =
+        chosen.into_iter().partition(|case| missing(case).is_some());
     println!("\nrunning {} tests against {}", chosen.len(), kind.name());
     if chosen.is_empty() {
         println!("\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
         return 0;
     }
     for case in &ignored {
-        println!(
-            "test {} ... ignored, needs the shipped file in AGENT_UNDER_TEST",
-            case.name
-        );
+        let needed = missing(case).unwrap_or_default();
+        println!("test {} ... ignored, needs {needed}", case.name);
     }
     server::require_root();
     accounts::remove_leftovers();

@@ -7,7 +7,8 @@
 //!
 //! Arguments: substrings of case names; `--list`; `--test-threads N`. The environment:
 //! SERVER_UNDER_TEST (`agent`, `sshd`), AGENT_UNDER_TEST (another agent binary), TEST_PYTHON (a
-//! Python with paramiko and asyncssh), SYSTEM_TESTS_QUICK (leave out the long cases).
+//! Python with paramiko and asyncssh), TEST_NODE_MODULES (a directory with ssh2),
+//! SYSTEM_TESTS_QUICK (leave out the long cases).
 
 #![allow(clippy::unwrap_used, clippy::exit)]
 
@@ -20,6 +21,7 @@ mod compression;
 mod configuration;
 mod disconnect;
 mod fail2ban;
+mod file_clients;
 mod files;
 mod forwarding;
 mod harness;
@@ -48,6 +50,7 @@ fn main() {
         configuration::CASES,
         disconnect::CASES,
         fail2ban::CASES,
+        file_clients::CASES,
         files::CASES,
         forwarding::CASES,
         hostile::CASES,

@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     Case::new("passwords::no_copy_is_left", no_copy_is_left).only_agent(),
 ];
 
-const PASSWORD: &str = "Corr3ct horse";
+pub const PASSWORD: &str = "Corr3ct horse";
 
 /// What the system's own crypt(3) makes of a password.
 fn crypt(password: &str, setting: &str) -> String {
@@ -58,7 +58,14 @@ fn user_with(world: &World, hash: &str) -> User {
 }
 
 fn user_with_password(world: &World) -> User {
-    user_with(world, &crypt(PASSWORD, "$6$rounds=1000$saltsalt$"))
+    let user = world.user();
+    give_password(&user);
+    user
+}
+
+/// [`PASSWORD`] from now on.
+pub fn give_password(user: &User) {
+    set_hash(user, &crypt(PASSWORD, "$6$rounds=1000$saltsalt$"));
 }
 
 /// The client, answering its prompts in order; how it was asked is in the file beside the answers.

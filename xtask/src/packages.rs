@@ -1,4 +1,4 @@
-//! Debian packages and Python clients that tests and release builds need.
+//! Debian packages and clients in Python and JavaScript that tests and release builds need.
 //!
 //! As root they are installed; otherwise the command to run is named, and that is a failure: a test
 //! that cannot run is not a test that passed.
@@ -10,10 +10,15 @@ use crate::run::{self, Failure};
 
 /// For tests/system and tests/helper: clients, the reference server, account tools.
 pub const FOR_TESTS: &[&str] = &[
+    "borgbackup",
     "busybox-static",
+    "curl",
     "dropbear-bin",
     "fail2ban",
+    "fuse3",
     "gcc",
+    "git",
+    "lftp",
     "libc6-dev",
     "openssh-client",
     "openssh-server",
@@ -22,6 +27,10 @@ pub const FOR_TESTS: &[&str] = &[
     "putty-tools",
     "python3",
     "python3-venv",
+    "rclone",
+    "rsync",
+    "sshfs",
+    "strace",
     "util-linux",
 ];
 
@@ -45,13 +54,17 @@ pub const FOR_EMULATION: &[&str] = &["qemu-user-static"];
 /// Python clients, by exact version: what they negotiate decides what is tested.
 const PYTHON_CLIENTS: &[&str] = &["asyncssh==2.24.1", "paramiko==5.1.0"];
 
+/// Clients for node, by exact version.
+const NODE_CLIENTS: &[&str] = &["ssh2@1.17.0"];
+
 /// `cargo xtask setup`
 pub fn set_up() -> Result<(), Failure> {
     install(FOR_TESTS)?;
     install(FOR_STATIC)?;
     install(FOR_CROSS)?;
     install(FOR_EMULATION)?;
-    python_clients().map(drop)
+    python_clients()?;
+    node_clients().map(drop)
 }
 
 /// Makes sure that all `packages` are installed.
@@ -158,4 +171,31 @@ pub fn python_clients() -> Result<std::path::PathBuf, Failure> {
     )?;
     fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     Ok(python)
+}
+
+/// A directory of node modules that has ssh2.
+pub fn node_clients() -> Result<std::path::PathBuf, Failure> {
+    let directory = run::cache_directory().join("node-clients");
+    let modules = directory.join("node_modules");
+    let stamp = directory.join("installed");
+    let wanted = NODE_CLIENTS.join(" ");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(modules);
+    }
+    // Other packages of node than Debian's bring npm with them, and cannot be beside Debian's.
+    if Command::new("npm").arg("--version").output().is_err() {
+        install(&["nodejs", "npm"])?;
+    }
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    // Of what it could compile it needs nothing.
+    run::run(
+        Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund"])
+            .args(["--ignore-scripts", "--omit=optional", "--prefix"])
+            .arg(&directory)
+            .args(NODE_CLIENTS),
+    )?;
+    fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(modules)
 }

@@ -265,6 +265,7 @@ fn integration(plan: &Plan) -> Result<Counts, Failure> {
 fn system(plan: &Plan) -> Result<Counts, Failure> {
     packages::install(packages::FOR_TESTS)?;
     let python = packages::python_clients()?;
+    let modules = packages::node_clients()?;
     let mut cargo = run::cargo();
     cargo.args([
         "test",
@@ -276,6 +277,7 @@ fn system(plan: &Plan) -> Result<Counts, Failure> {
         "--no-fail-fast",
     ]);
     cargo.env("TEST_PYTHON", python);
+    cargo.env("TEST_NODE_MODULES", modules);
     if plan.quick {
         cargo.env("SYSTEM_TESTS_QUICK", "1");
     } else {
