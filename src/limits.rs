@@ -68,7 +68,7 @@ pub const KEY_COMMAND_TIME_MS: u64 = 30_000;
 pub const KEY_COMMAND_OUTPUT_MAX_BYTES: u32 = KEY_FILE_MAX_BYTES;
 /// TrustedUserCAKeys: some 1,000 lines; read for each login with a certificate.
 pub const AUTHORITIES_MAX_BYTES: u64 = 1024 * 1024;
-/// RevokedKeys: some 400,000 fingerprints; read for each key that is tried.
+/// RevokedKeys: some 400,000 fingerprints; read for each key that would let its owner in.
 pub const REVOKED_KEYS_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Lines about refused key lines in the log for one request; a file may hold thousands.
 pub const KEY_LINE_REPORTS_MAX: usize = 5;

@@ -173,8 +173,11 @@ impl Monitor {
                     && known.blob == public.key
                     && known.at.elapsed() < lifetime =>
             {
-                Course::Known {
-                    options: known.options,
+                match trust::check_revoked(&attempt.options, &credential) {
+                    Ok(()) => Course::Known {
+                        options: known.options,
+                    },
+                    Err(code) => refuse(code),
                 }
             }
             _ => Course::Search { credential },
@@ -419,26 +422,7 @@ fn acceptable(
             words: "it is bound to another host key",
         });
     }
-    let Some(path) = &options.revoked_keys else {
-        return Ok(credential);
-    };
-    match trust::revokes(path, &credential) {
-        Ok(false) => Ok(credential),
-        Ok(true) => Err(Unacceptable {
-            code: "revoked",
-            words: "it is revoked",
-        }),
-        Err(why) => {
-            log::error!(
-                "RevokedKeys {}: {why}; nobody gets in by key until this is mended",
-                path.display()
-            );
-            Err(Unacceptable {
-                code: "revoked-unreadable",
-                words: "the list of revoked keys cannot be used",
-            })
-        }
-    }
+    Ok(credential)
 }
 
 /// What the log says of a request: method and key, and whether it was `none`.

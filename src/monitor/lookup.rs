@@ -192,8 +192,10 @@ impl Monitor {
 
     /// A place lets the client in, provided that a certificate is signed.
     fn found(&mut self, key: ConnectionKey, options: Vec<KeyOptions>) {
-        let attempt = self.connections.get_mut(&key).and_then(Connection::attempt);
-        let pending = attempt.and_then(|attempt| attempt.pending.as_mut());
+        let Some(attempt) = self.connections.get_mut(&key).and_then(Connection::attempt) else {
+            return;
+        };
+        let pending = attempt.pending.as_mut();
         let Some(lookup) = pending.and_then(|pending| pending.lookup.as_mut()) else {
             return;
         };
@@ -203,20 +205,30 @@ impl Monitor {
                 lookup.found = Some(options);
                 self.verify(key, check, Hangs::Certificate);
             }
-            _ => self.key_decided(key, Ok(options)),
+            _ => {
+                let verdict = trust::check_revoked(&attempt.options, &lookup.credential);
+                self.key_decided(key, verdict.map(|()| options));
+            }
         }
     }
 
     /// Whether the certificate's authority signed it is known. If not, no other place will do.
     pub(super) fn certificate_signed(&mut self, key: ConnectionKey, signed: bool) {
-        let attempt = self.connections.get_mut(&key).and_then(Connection::attempt);
-        let pending = attempt.and_then(|attempt| attempt.pending.as_mut());
+        let Some(attempt) = self.connections.get_mut(&key).and_then(Connection::attempt) else {
+            return;
+        };
+        let pending = attempt.pending.as_mut();
         let Some(lookup) = pending.and_then(|pending| pending.lookup.as_mut()) else {
             return;
         };
-        lookup.signed = signed;
+        if !signed {
+            return self.key_decided(key, Err("cert-signature"));
+        }
+        lookup.signed = true;
+        if let Err(code) = trust::check_revoked(&attempt.options, &lookup.credential) {
+            return self.key_decided(key, Err(code));
+        }
         match lookup.found.take() {
-            _ if !signed => self.key_decided(key, Err("cert-signature")),
             Some(options) => self.key_decided(key, Ok(options)),
             None => self.look_further(key),
         }

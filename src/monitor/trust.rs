@@ -70,13 +70,39 @@ pub(super) fn lists(path: &Path, key: &PublicKey) -> Result<bool, String> {
     Ok(listed)
 }
 
+/// Asks RevokedKeys about a credential that would let its owner in: strangers' keys do not make the
+/// list be read.
+///
+/// # Errors
+///
+/// The reason code: it is revoked, or that is not known.
+pub(super) fn check_revoked(
+    options: &Options,
+    credential: &Credential,
+) -> Result<(), &'static str> {
+    let Some(path) = &options.revoked_keys else {
+        return Ok(());
+    };
+    match revokes(path, credential) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("revoked"),
+        Err(why) => {
+            log::error!(
+                "RevokedKeys {}: {why}; nobody gets in by key until this is mended",
+                path.display()
+            );
+            Err("revoked-unreadable")
+        }
+    }
+}
+
 /// Whether RevokedKeys revokes the credential: its key, its authority, or the certificate.
 ///
 /// # Errors
 ///
 /// Why the file cannot be read or understood: what it would have revoked is not known then, and
 /// nothing may be accepted.
-pub(super) fn revokes(path: &Path, credential: &Credential) -> Result<bool, String> {
+fn revokes(path: &Path, credential: &Credential) -> Result<bool, String> {
     let content = read_whole(path, REVOKED_KEYS_MAX_BYTES)?;
     if !revocation_list::is_one(&content) {
         return plain_list_revokes(&content, credential);
