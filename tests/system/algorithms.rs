@@ -4,10 +4,11 @@
 //! combinations would be too many, all pairs are tried.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use crate::clients::{self, Dbclient, Plink, PythonClient};
 use crate::harness::{Case, World};
-use crate::server::Kind;
+use crate::server::{Kind, Server};
 
 pub const CASES: &[Case] = &[
     Case::new("algorithms::openssh", openssh).long(),
@@ -17,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("algorithms::asyncssh", asyncssh).long(),
     Case::new("algorithms::defaults", defaults),
     Case::new("algorithms::user_key_types", user_key_types),
+    Case::new("algorithms::audited", audited).only_agent(),
     Case::new("algorithms::nothing_in_common", nothing_in_common),
 ];
 
@@ -138,7 +140,7 @@ fn pairwise(kind: Kind, shared: &Shared) -> Vec<Combination> {
 fn try_all(
     world: &World,
     shared: &Shared,
-    mut log_in: impl FnMut(&crate::server::Server) -> String,
+    mut log_in: impl FnMut(&Server) -> String,
 ) {
     let combinations = pairwise(world.kind, shared);
     let mut failures = Vec::new();
@@ -304,6 +306,7 @@ fn user_key_types(world: &World) {
         (&["-t", "ed25519"][..], &["ssh-ed25519"][..]),
         (&["-t", "ecdsa", "-b", "256"], &["ecdsa-sha2-nistp256"]),
         (&["-t", "ecdsa", "-b", "384"], &["ecdsa-sha2-nistp384"]),
+        (&["-t", "ecdsa", "-b", "521"], &["ecdsa-sha2-nistp521"]),
         (
             &["-t", "rsa", "-b", "2048"],
             &["rsa-sha2-256", "rsa-sha2-512"],
@@ -320,6 +323,45 @@ fn user_key_types(world: &World) {
             assert_eq!(clients::run(&mut ssh).success(), "ok\n", "{algorithm}");
         }
     }
+}
+
+/// What ssh-audit has to say: nothing of the lists that docs/config.md gives for it, and of the
+/// default offer only that it holds NIST's curves, for clients that have no others.
+fn audited(world: &World) {
+    let audit = |server: &Server, level: &str| {
+        let program = clients::python().with_file_name("ssh-audit");
+        assert!(
+            program.exists(),
+            "{} is not there: `cargo xtask setup` installs it",
+            program.display()
+        );
+        let mut command = Command::new(program);
+        command.args([
+            "--batch",
+            "--skip-rate-test",
+            "--no-colors",
+            "--level",
+            level,
+        ]);
+        clients::run(command.args(["--port", &server.port.to_string(), "127.0.0.1"]))
+    };
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md"));
+    let page = page.unwrap();
+    let strict: Vec<&str> = page
+        .split_once("ssh-audit")
+        .and_then(|(_, behind)| behind.split("```").nth(1))
+        .expect("docs/config.md shows lists for ssh-audit")
+        .trim()
+        .lines()
+        .collect();
+    assert_eq!(strict.len(), 3, "{strict:?}");
+    let ran = audit(&world.server(&strict), "warn");
+    assert_eq!(ran.code(), Some(0), "{}{}", ran.out(), ran.err());
+    let ran = audit(&world.server(&[]), "fail");
+    for line in ran.out().lines().filter(|line| line.contains("[fail]")) {
+        assert!(line.contains("elliptic curves"), "{line}");
+    }
+    assert!(!ran.out().contains("CVE"), "{}", ran.out());
 }
 
 /// The client says what was offered, and the server goes on.

@@ -192,7 +192,7 @@ pub fn talkative(ssh: &Command) -> Command {
     command
 }
 
-/// A Python with paramiko and asyncssh.
+/// A Python with paramiko and asyncssh; ssh-audit stands beside it.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {

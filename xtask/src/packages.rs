@@ -51,8 +51,8 @@ pub const FOR_CROSS: &[&str] = &["gcc-aarch64-linux-gnu", "gcc-arm-linux-gnueabi
 /// Runs files of other architectures.
 pub const FOR_EMULATION: &[&str] = &["qemu-user-static"];
 
-/// Python clients, by exact version: what they negotiate decides what is tested.
-const PYTHON_CLIENTS: &[&str] = &["asyncssh==2.24.1", "paramiko==5.1.0"];
+/// Python clients, by exact version: what they negotiate, or find fault with, decides what is tested.
+const PYTHON_CLIENTS: &[&str] = &["asyncssh==2.24.1", "paramiko==5.1.0", "ssh-audit==3.9.0"];
 
 /// Clients for node, by exact version.
 const NODE_CLIENTS: &[&str] = &["ssh2@1.17.0"];
@@ -143,7 +143,7 @@ impl Drop for ServicePolicy {
     }
 }
 
-/// A Python that has paramiko and asyncssh.
+/// A Python that has paramiko and asyncssh, with ssh-audit beside it.
 pub fn python_clients() -> Result<std::path::PathBuf, Failure> {
     let directory = run::cache_directory().join("python-clients");
     let python = directory.join("bin/python3");
