@@ -13,13 +13,15 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use argh::FromArgs;
 use rustix::process::geteuid;
 
 use crate::config::{Config, Loaded, Options, Subject};
-use crate::host_keys::{self, HostKey};
-use crate::memexec::{self, OwnImage};
+use crate::host_keys;
+use crate::program::Program;
+use crate::take_over::TakenOver;
 use crate::{account, keygen, logging, monitor};
 
 /// An SSH server in one static file. Start it by: agent serve
@@ -211,11 +213,28 @@ pub fn invitation(options: &Options) -> Option<String> {
 }
 
 fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
+    /// EX_TEMPFAIL of sysexits.h: a service manager that does not start a server again whose
+    /// configuration is wrong (status 1) does start one again that failed in an upgrade.
+    const START_AGAIN: u8 = 75;
+    let taken = match TakenOver::from_environment() {
+        Ok(taken) => taken,
+        Err(what) => return fail(&what),
+    };
+    let is_upgrade = taken.is_some() && !serve.probe;
+    match serve_or_prove(path, serve, taken) {
+        ExitCode::FAILURE if is_upgrade => ExitCode::from(START_AGAIN),
+        status => status,
+    }
+}
+
+fn serve_or_prove(path: Option<&Path>, serve: &Serve, mut taken: Option<TakenOver>) -> ExitCode {
     let as_root = geteuid().is_root();
     let overrides = match overrides(&serve.port, &serve.option) {
         Ok(overrides) => overrides,
         Err(what) => return fail(&what),
     };
+    let handed_down = taken.as_mut().and_then(|taken| taken.program.take());
+    let program = Program::of_this_process(handed_down);
     let loaded = match load(path, &overrides, as_root) {
         Ok(loaded) => loaded,
         Err(status) => return status,
@@ -226,17 +245,22 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
     for warning in loaded.warnings.iter().chain(&monitor::complaints(&options)) {
         log::warn!("{warning}");
     }
-    let host_keys = match host_keys::load(&options, as_root) {
+    if serve.probe {
+        return monitor::probe(&options, as_root, taken);
+    }
+    let in_memory: Vec<_> = taken
+        .iter_mut()
+        .flat_map(|taken| taken.host_keys.drain(..))
+        .map(Arc::new)
+        .collect();
+    let host_keys = match host_keys::load_again(&options, as_root, &in_memory) {
         Ok(host_keys) => host_keys,
         Err(errors) => return log_all(&errors),
     };
-    if serve.probe {
-        return probe(&options, &host_keys);
-    }
     // A service manager has no use for it.
     let by_hand =
         destination == logging::Destination::Stderr && std::env::var_os("NOTIFY_SOCKET").is_none();
-    if by_hand && !serve.inetd {
+    if by_hand && !serve.inetd && taken.is_none() {
         welcome(&options, &loaded);
     }
     monitor::serve(monitor::Start {
@@ -246,27 +270,9 @@ fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
         overrides,
         inetd: serve.inetd,
         as_root,
+        program,
+        taken,
     })
-}
-
-/// What an upgrade wants to know before it replaces a running server: this file with this
-/// configuration would serve.
-fn probe(options: &Options, host_keys: &[HostKey]) -> ExitCode {
-    let own = match OwnImage::open() {
-        Ok(own) => own,
-        Err(error) => {
-            return log_all(&[format!("the agent's own file cannot be opened ({error})")]);
-        }
-    };
-    match memexec::prepare(options.helper_mode, &own) {
-        Ok(helper) => print(&format!(
-            "agent {}: configuration good, {} host keys, helper from {}\n",
-            env!("CARGO_PKG_VERSION"),
-            host_keys.len(),
-            helper.mode()
-        )),
-        Err(unavailable) => log_all(&[unavailable.to_string()]),
-    }
 }
 
 /// For a person who started it by hand: how to try the server.
@@ -376,7 +382,9 @@ fn overrides(ports: &[String], options: &[String]) -> Result<Vec<(String, String
 
 /// stderr, unless nobody can read it: then syslog, as for a server that an init script started.
 fn destination(serve: &Serve, options: &Options) -> logging::Destination {
-    if serve.syslog || is_null(&io::stderr()) || (serve.inetd && is_connection()) {
+    // Of a probe, who asked for it reads the errors.
+    let is_unread = serve.syslog || is_null(&io::stderr()) || (serve.inetd && is_connection());
+    if is_unread && !serve.probe {
         let facility = options
             .syslog_facility
             .clone()

@@ -74,6 +74,8 @@ wire_enum! {
             /// 0: let it in.
             seconds: u32,
         },
+        /// Let the program that the server's file holds now take over.
+        20 => Upgrade,
         /// Take a profile.
         16 => Profile {
             /// `profile::Kind`, by its number.
@@ -337,7 +339,12 @@ wire_enum! {
             /// Arguments, with a NUL behind each.
             words: Bytes,
         },
-        /// What was asked makes no sense.
+        /// A new program is proven and takes over: this link ends when it has.
+        20 => Upgrading {
+            /// What it said of itself.
+            what: Bytes,
+        },
+        /// What was asked makes no sense, or cannot be done.
         9 => Invalid {
             /// Why.
             what: Bytes,

@@ -23,6 +23,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_helper::link::Link;
 use rustix::fs::Mode;
@@ -32,7 +33,9 @@ use crate::confine::{self, Confinement, Identity};
 use crate::debug_frames::DebugToMonitor;
 use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
-use crate::limits::{DEBUG_DESCRIPTORS_MAX, DEBUG_MEMORY_BYTES, DEBUG_REQUESTS_AT_ONCE};
+use crate::limits::{
+    DEBUG_DESCRIPTORS_MAX, DEBUG_FINISH_TIME_MS, DEBUG_MEMORY_BYTES, DEBUG_REQUESTS_AT_ONCE,
+};
 use questions::Monitor;
 use relay::Queue;
 
@@ -84,7 +87,11 @@ fn serve(monitor: &Arc<Monitor>, listener: OwnedFd, data_dir: PathBuf) -> Result
         let (server, monitor) = (Arc::clone(&server), Arc::clone(monitor));
         start(move || routes::work(&server, &monitor))?;
     }
-    acceptor::run(&listener, monitor, &queue)
+    let served = acceptor::run(&listener, monitor, &queue);
+    // Who waits for an answer learns that the monitor is gone, or has become another program.
+    monitor.end();
+    queue.finish(Duration::from_millis(DEBUG_FINISH_TIME_MS));
+    served
 }
 
 fn start(work: impl FnOnce() + Send + 'static) -> Result<(), String> {

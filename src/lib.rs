@@ -29,9 +29,12 @@ pub mod notify;
 pub mod password;
 pub mod pattern;
 pub mod profile;
+mod program;
 pub mod records;
+mod replace;
 pub mod resolve;
 pub mod ssh;
+mod take_over;
 pub mod trusted_path;
 
 /// When this program was built, in Unix time: no clock that runs before it is right.

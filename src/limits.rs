@@ -315,6 +315,20 @@ pub const HOST_KEY_FILE_MAX_BYTES: usize = 64 * 1024;
 /// A host certificate: RSA with 8192 bits, signed by the same, takes 7 KiB.
 pub const HOST_CERTIFICATE_MAX_BYTES: u64 = 64 * 1024;
 
+// Upgrade.
+
+/// How long a new program may take to prove that it would serve. It takes a tenth of a second; a slow
+/// box that loads large keys, and tries ways to execute the helper that do not work, some seconds.
+pub const PROBE_TIME_MS: u64 = 15_000;
+/// What of its output is kept: complaints about a configuration, a line each.
+pub const PROBE_OUTPUT_MAX_BYTES: usize = 4096;
+/// What is handed over, as text: `LISTENERS_MAX` lines of some 30 bytes, and a few paths.
+pub const TAKE_OVER_MAX_BYTES: usize = 32 * 1024;
+/// How long `agent debug upgrade` waits for the new program to be ready once it has taken over.
+pub const UPGRADE_READY_TIME_MS: u64 = 20_000;
+/// How long a `net` that accepts no more may take to end with its last connection.
+pub const RETIRED_NET_TIME_MS: u64 = 2_000;
+
 // The helper's image.
 
 /// How long the helper may take to say that it can be executed, in milliseconds. It takes a fifth of
@@ -369,6 +383,8 @@ pub const DEBUG_DRAIN_BYTES: usize = 1024 * 1024;
 pub const DEBUG_ACCEPT_REST_MS: u64 = 100;
 /// The debug service's process ends when nobody asked for this long.
 pub const DEBUG_LIFETIME_MS: u64 = 60_000;
+/// How long it stays for answers under way when the monitor has gone.
+pub const DEBUG_FINISH_TIME_MS: u64 = 2_000;
 /// Its address space: profiles of a large process have some MiB; stacks are counted too.
 pub const DEBUG_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Its descriptors: two for each client, few others.

@@ -3,11 +3,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
 use super::debug_client::{Failure, REFUSED, Service, USAGE};
 use super::{load, print};
+use crate::limits::{PROBE_TIME_MS, UPGRADE_READY_TIME_MS};
 
 const TABLE: &str = "text/plain";
 pub(super) const JSON: &str = "application/json";
@@ -58,6 +60,7 @@ fn dispatch(service: &Service, words: &[String]) -> Result<ExitCode, Failure> {
                 left.trim()
             )))
         }
+        ["upgrade"] => upgrade(service),
         ["why"] => show(get("/refusals")?),
         ["why", whom] => show(get(&format!("/refusals?for={}", escaped(whom)))?),
         ["penalties"] => show(get("/penalties")?),
@@ -90,6 +93,32 @@ fn ready(service: &Service, accept: &str) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(REFUSED))
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// Has the new program take over, and looks whether it serves.
+fn upgrade(service: &Service) -> Result<ExitCode, Failure> {
+    let extra_s = u32::try_from(PROBE_TIME_MS / 1000).unwrap_or_default();
+    let new = service
+        .begin("POST", "/upgrade", "", TABLE, extra_s)?
+        .whole()?;
+    let until = Instant::now() + Duration::from_millis(UPGRADE_READY_TIME_MS);
+    loop {
+        // From here on only the new program can answer.
+        match service.ask("GET", "/readyz", "", TABLE) {
+            Ok(_) => {
+                let new = String::from_utf8_lossy(&new);
+                return Ok(print(&format!("upgraded: {new}")));
+            }
+            Err(failure) if Instant::now() >= until => {
+                let what = format!(
+                    "the new program has taken over and is not ready: {}",
+                    failure.what
+                );
+                return Err(Failure::new(failure.status, what));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
     }
 }
 

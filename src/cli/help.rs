@@ -30,14 +30,16 @@ Usage: agent [-c FILE] serve [OPTIONS]
 
 Serves connections until SIGTERM, in the foreground. As root for every account,
 as another user for that user only, on port 2222. SIGHUP reads the
-configuration again.
+configuration again, SIGUSR2 lets a new version of this file take over,
+SIGTERM ends the server and leaves open sessions alone.
 
 Options:
   -p PORT            listen on this port, in place of the configuration's
   -o KEYWORD=VALUE   a line of configuration that wins over the file's;
                      may be repeated
   --inetd            serve the one connection on standard input and output
-  --probe            prove that the server could start, and end
+  --probe            prove that the server could start, and end: what an
+                     upgrade asks of a new version
   --syslog           log to syslog, not to standard error. It is chosen without
                      this too when standard error is /dev/null
 ";
@@ -107,6 +109,9 @@ Commands:
   sessions              live connections
   close ID              end one of them
   drain                 accept no more, end with the last connection
+  upgrade               let the program that the server's file holds now take over,
+                        in the same process, without ending a session; proven
+                        first, and if it fails the server goes on as it is
   log [--level LEVEL] [--follow]
                         the last lines of the log; with --follow those that come,
                         at a level of their own

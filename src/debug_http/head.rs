@@ -161,10 +161,11 @@ impl Head {
 
     /// Whether it may take long: such requests must not keep quick ones waiting.
     pub(super) fn is_slow(&self) -> bool {
-        self.target.starts_with(PPROF)
+        let is_profile = self.target.starts_with(PPROF)
             && !["symbol", "cmdline", "trace"]
                 .iter()
-                .any(|quick| self.target[PPROF.len()..].starts_with(quick))
+                .any(|quick| self.target[PPROF.len()..].starts_with(quick));
+        is_profile || self.target == "/upgrade"
     }
 }
 

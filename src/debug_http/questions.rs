@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(super) struct Monitor {
     clients: Mutex<BTreeMap<u32, Client>>,
     /// Something changed for one of the clients.
     changed: Condvar,
+    /// The link ended: nothing more is answered.
+    over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -41,6 +44,7 @@ impl Monitor {
             sending: Mutex::default(),
             clients: Mutex::default(),
             changed: Condvar::new(),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +85,9 @@ impl Monitor {
             if let Some(answer) = client.answers.pop_front() {
                 return Some(answer);
             }
+            if self.is_over() {
+                return None;
+            }
             let left = until.checked_duration_since(Instant::now())?;
             clients = self
                 .changed
@@ -108,6 +115,19 @@ impl Monitor {
     /// What a response goes on with.
     pub(super) fn take_stream(&self, number: u32) -> Option<Stream> {
         self.clients().get_mut(&number)?.stream.take()
+    }
+
+    /// The link ended: nobody waits any longer.
+    pub(super) fn end(&self) {
+        // Under the lock, so that nobody is between his look and his wait.
+        let clients = self.clients();
+        self.over.store(true, Ordering::Release);
+        drop(clients);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// Announces a client to the monitor, which will look at its socket.

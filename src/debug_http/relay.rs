@@ -65,6 +65,12 @@ impl Queue {
         self.added.notify_one();
     }
 
+    /// Waits until all that was asked is answered; for a bounded time.
+    pub(super) fn finish(&self, most: Duration) {
+        let is_busy = |state: &mut State| state.running > 0 || !state.jobs.is_empty();
+        let _ = self.added.wait_timeout_while(self.state(), most, is_busy);
+    }
+
     /// Clients that are being served or wait for it.
     pub(super) fn len(&self) -> usize {
         let state = self.state();
@@ -111,6 +117,7 @@ impl Queue {
         state.running -= 1;
         state.slow -= usize::from(slow);
         state.last_work = Instant::now();
+        self.added.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

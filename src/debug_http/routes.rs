@@ -13,7 +13,8 @@ use super::streams::{self, Stream};
 use super::views::{self, Form};
 use crate::debug_frames::{DebugToMonitor, MonitorToDebug, SessionFact};
 use crate::limits::{
-    DEBUG_ANSWER_TIME_MS, DEBUG_BODY_MAX_BYTES, PROFILE_MAX_BYTES, SESSIONS_SHOWN_MAX,
+    DEBUG_ANSWER_TIME_MS, DEBUG_BODY_MAX_BYTES, PROBE_TIME_MS, PROFILE_MAX_BYTES,
+    SESSIONS_SHOWN_MAX,
 };
 use crate::metrics::{self, Format};
 use crate::profile::Kind;
@@ -47,6 +48,7 @@ GET  /metrics               counters, for Prometheus
 GET  /sessions              live connections
 POST /sessions/ID/close     end one
 POST /drain                 accept no more, end with the last connection
+POST /upgrade               have the program that the server's file holds now take over
 GET  /refusals?for=WHOM     the last refusals, of a user or an address
 GET  /penalties             penalised addresses
 POST /penalties/clear?address=ADDRESS
@@ -377,6 +379,7 @@ impl Asked<'_> {
         match self.path {
             SYMBOL => Some(symbols()),
             "/drain" => Some(self.done(&DebugToMonitor::Drain, None)),
+            "/upgrade" => Some(self.upgrade()),
             "/penalties/clear" => {
                 let address = parameter(self.query, "address").map(Into::into);
                 let frame = DebugToMonitor::ClearPenalties { address };
@@ -405,6 +408,30 @@ impl Asked<'_> {
             (Some(MonitorToDebug::Invalid { what }), _) => {
                 Answer::text(422, &String::from_utf8_lossy(&what))
             }
+            _ => unanswered(),
+        }
+    }
+
+    /// Waits for the proof of the new program and then for the end of the link, which is the end of
+    /// the program that this process belongs to.
+    fn upgrade(&self) -> Answer {
+        let (proof, exec) = (PROBE_TIME_MS + DEBUG_ANSWER_TIME_MS, DEBUG_ANSWER_TIME_MS);
+        let told = self
+            .monitor
+            .tell(self.number, &DebugToMonitor::Upgrade, &[]);
+        let mut answer = told
+            .ok()
+            .and_then(|()| self.monitor.next(self.number, Duration::from_millis(proof)));
+        let mut new = String::new();
+        if let Some((MonitorToDebug::Upgrading { what }, _)) = &answer {
+            new = String::from_utf8_lossy(what).into_owned();
+            answer = self.monitor.next(self.number, Duration::from_millis(exec));
+        }
+        match answer {
+            Some((MonitorToDebug::Invalid { what }, _)) => {
+                Answer::text(409, &String::from_utf8_lossy(&what))
+            }
+            None if !new.is_empty() && self.monitor.is_over() => Answer::text(200, &new),
             _ => unanswered(),
         }
     }

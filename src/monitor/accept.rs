@@ -34,20 +34,18 @@ impl Monitor {
                 .doom(net, "it accepted under an impossible number");
         }
         process.highest = number;
+        // One that accepts no more may have accepted this one before it heard of that.
+        self.timers.cancel(process.idle.take());
         let (Some(socket), true) = (descriptors.pop(), descriptors.is_empty()) else {
             return self.nets.doom(net, "it accepted without a socket");
         };
-        let addresses: Vec<_> = self
-            .listeners
-            .iter()
-            .map(|listener| listener.address)
-            .collect();
-        let (client, ends) = match Client::accepted(socket, &addresses) {
+        let (client, ends) = match Client::accepted(socket, &self.addresses()) {
             Ok(accepted) => accepted,
             Err(why) => {
                 // A client that is gone already has no peer name any more: nothing to suspect.
                 log::debug!("a connection was not taken: {why}");
-                return self.refuse(net, number, "");
+                self.refuse(net, number, "");
+                return self.end_retired(net);
             }
         };
         if self.cookies.contains(&client.cookie) {

@@ -32,6 +32,7 @@ use crate::limits::{
     DEBUG_CLIENTS_MAX, DEBUG_REFUSAL_LINES_BURST, FRAMES_PER_TURN, HELLO_TIME_MS, RESTART_GOOD_MS,
 };
 use crate::logging::streams;
+use crate::take_over::DebugSocketFile;
 
 /// The service: its socket, and its process while there is one.
 #[derive(Debug)]
@@ -79,6 +80,20 @@ impl Debug {
         }
     }
 
+    /// What the program before this one in the same process served on.
+    pub(super) fn take_over(&mut self, file: Option<DebugSocketFile>) {
+        self.socket = file.and_then(DebugSocket::taken_over);
+    }
+
+    pub(super) fn socket(&self) -> Option<&DebugSocket> {
+        self.socket.as_ref()
+    }
+
+    /// The process that serves, while there is one.
+    pub(super) fn process_id(&self) -> Option<Pid> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
     /// Gives receive buffers back.
     pub(super) fn release_buffers(&mut self) {
         if let Some(process) = &mut self.process {
@@ -97,7 +112,11 @@ impl Monitor {
         let open = is_open(&options.debug);
         if let Some(socket) = &self.debug.socket {
             if options.debug.service && socket.is_in(&options.data_dir) {
-                return socket.set_open(open);
+                socket.set_open(open);
+                if self.debug.process.is_none() {
+                    self.watch_debug();
+                }
+                return;
             }
             self.poller.remove(socket);
             self.debug.socket = None;

@@ -16,6 +16,7 @@ use super::nets::Role;
 use super::refusals::advice;
 use super::socket::host_text;
 use super::timers::{Deadline, TimerId};
+use super::upgrade::Asker;
 use crate::debug_frames::{
     DebugToMonitor, HostKeyFact, MonitorToDebug, PenaltyFact, Readiness, RefusalFact, SessionFact,
 };
@@ -75,6 +76,12 @@ impl Monitor {
                 self.speak_of_all();
                 self.accept_no_more();
                 done(self.connections.len())
+            }
+            DebugToMonitor::Upgrade => {
+                announce("an upgrade", who);
+                self.speak_of_all();
+                let process = self.debug.process_id();
+                return self.upgrade_wanted(process.map(|process| Asker { process, number }));
             }
             DebugToMonitor::GetRefusals { whom } => self.refusals_answer(whom.as_deref()),
             DebugToMonitor::GetPenalties => self.penalties_answer(),

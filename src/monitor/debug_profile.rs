@@ -245,6 +245,13 @@ impl Monitor {
         Ok(())
     }
 
+    /// Signals that take samples must not reach another program in this process.
+    pub(super) fn end_own_profiles(&mut self) {
+        for kind in self.profiles.own.keys().copied().collect::<Vec<_>>() {
+            self.own_profile_over(kind);
+        }
+    }
+
     /// The time of our own profile is over.
     pub(super) fn own_profile_over(&mut self, kind: Kind) {
         if let Some((running, writer)) = self.profiles.own.remove(&kind) {

@@ -12,8 +12,9 @@ use rustix::net::{
     socket_with, sockopt,
 };
 
-use super::rundir::make_directory;
+use super::rundir::{make_directory, others_drain};
 use crate::limits::DEBUG_BACKLOG;
+use crate::take_over::DebugSocketFile;
 
 /// Name in DataDir.
 const NAME: &str = "debug.sock";
@@ -36,7 +37,7 @@ impl DebugSocket {
         let path = data_dir.join(NAME);
         let text = |error: io::Error| format!("{}: {error}", path.display());
         make_directory(data_dir, as_root).map_err(text)?;
-        if is_served(&path) {
+        if is_served(&path) && !others_drain(data_dir) {
             return Err(format!(
                 "{}: another running server has it; give one of them a DataDir of its own",
                 path.display()
@@ -49,6 +50,23 @@ impl DebugSocket {
             path,
             inode,
         })
+    }
+
+    /// The socket of the program before this one in the same process; `None`: another server has
+    /// taken the name.
+    pub(super) fn taken_over(file: DebugSocketFile) -> Option<Self> {
+        let found = std::fs::symlink_metadata(&file.path).ok()?;
+        (found.ino() == file.inode).then_some(Self {
+            listener: file.listener,
+            path: file.path,
+            inode: file.inode,
+        })
+    }
+
+    /// For the program after this one: inode and path of the file.
+    pub(super) fn described(&self) -> Vec<u8> {
+        let path = self.path.as_os_str().as_encoded_bytes();
+        [self.inode.to_string().as_bytes(), b" ", path].concat()
     }
 
     /// Whether `socket` was accepted here: the descriptors that a process of ours was started with
@@ -207,6 +225,29 @@ mod tests {
         let second = DebugSocket::make(&directory, false, false).unwrap();
         UnixStream::connect(directory.join(NAME)).unwrap();
         drop(second);
+        std::fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_next_program_serves_on_the_same_socket() {
+        let directory = directory("next");
+        let socket = DebugSocket::make(&directory, false, false).unwrap();
+        let described = String::from_utf8(socket.described()).unwrap();
+        let (inode, path) = described.split_once(' ').unwrap();
+        let file = |inode: u64| DebugSocketFile {
+            listener: socket.listener.try_clone().unwrap(),
+            inode,
+            path: path.into(),
+        };
+        let inode: u64 = inode.parse().unwrap();
+        assert!(DebugSocket::taken_over(file(inode + 1)).is_none());
+        assert!(directory.join(NAME).exists());
+        let next = DebugSocket::taken_over(file(inode)).unwrap();
+        assert!(next.is_in(&directory));
+        socket.forget();
+        UnixStream::connect(directory.join(NAME)).unwrap();
+        drop(next);
+        assert!(!directory.join(NAME).exists());
         std::fs::remove_dir(&directory).unwrap();
     }
 

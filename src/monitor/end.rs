@@ -1,5 +1,6 @@
 //! Endings: of a connection, of a `net`, of everything.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{WaitOptions, WaitStatus, wait};
@@ -12,7 +13,7 @@ use super::nets::{Net, Role};
 use super::penalties::{Conduct, Offence};
 use super::timers::Deadline;
 use crate::frames::{CloseReason, ToNet};
-use crate::limits::ENDING_TIME_MS;
+use crate::limits::{ENDING_TIME_MS, RETIRED_NET_TIME_MS};
 use crate::logging::LOGIN;
 
 impl Monitor {
@@ -161,12 +162,25 @@ impl Monitor {
         self.end_retired(net);
     }
 
-    /// A `net` that accepts no more is let go with its last connection.
+    /// A `net` that accepts no more ends by itself with its last connection. What it accepted before
+    /// it heard of that may still be on its way here.
     pub(super) fn end_retired(&mut self, id: NetId) {
+        if let Some(net) = self.nets.get_mut(id)
+            && net.retired
+            && net.connections.is_empty()
+        {
+            self.timers.cancel(net.idle.take());
+            let time = Duration::from_millis(RETIRED_NET_TIME_MS);
+            net.idle = Some(self.timers.after(time, Deadline::Idle(id)));
+        }
+    }
+
+    /// A `net` was without connections for long enough.
+    pub(super) fn idle_over(&mut self, id: NetId) {
         if self
             .nets
             .get(id)
-            .is_some_and(|net| net.retired && net.connections.is_empty())
+            .is_some_and(|net| net.connections.is_empty())
         {
             self.end_net(id);
         }
@@ -236,11 +250,19 @@ impl Monitor {
     /// Collects children. Their links say that they are gone; this says how.
     pub(super) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.probe_collected(pid, status) {
+                continue;
+            }
             if let Some(id) = self.nets.by_pid(pid) {
+                let mut is_expected = false;
                 if let Some(net) = self.nets.get_mut(id) {
                     net.collected = true;
+                    is_expected = net.retired && failure(status).is_none();
                 }
-                self.nets.doom(id, describe(status));
+                // Of one that ends as it should, frames may still be on their way.
+                if !is_expected {
+                    self.nets.doom(id, describe(status));
+                }
                 continue;
             }
             self.aftermaths.collected(pid);
@@ -267,12 +289,30 @@ impl Monitor {
     /// The end of the last connection is the end of this process. The debug service stays: whoever
     /// waits for that wants to look.
     pub(super) fn accept_no_more(&mut self) {
+        self.give_up_upgrade("the server accepts no more connections");
         self.notifier.stopping();
+        self.late_addresses = self.addresses();
         self.listeners.clear();
         self.stopping = true;
+        if let Some(mark) = &self.mark {
+            mark.note_drain();
+        }
         if let Some(path) = &self.generation.options.pid_file {
             super::rundir::remove_pid_file(path);
         }
+        self.retire_strangers();
+    }
+
+    /// Where connections come in.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.listeners.iter().map(|listener| listener.address);
+        addresses
+            .chain(self.late_addresses.iter().copied())
+            .collect()
+    }
+
+    /// Tells strangers' `net`s to accept no more.
+    pub(super) fn retire_strangers(&mut self) {
         let strangers: Vec<_> = self
             .nets
             .iter()
@@ -295,7 +335,7 @@ fn failure(status: WaitStatus) -> Option<String> {
     (status.exit_status() != Some(0)).then(|| describe(status))
 }
 
-fn describe(status: WaitStatus) -> String {
+pub(super) fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("it exited with status {code}"),
         (_, Some(signal)) => format!("it was killed by signal {signal}"),

@@ -91,6 +91,11 @@ impl Helper {
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
+
+    /// Frames wait for room on the link.
+    pub(super) fn owes_frames(&self) -> bool {
+        !self.outbox.is_empty()
+    }
 }
 
 impl Monitor {

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -20,6 +21,8 @@ const DEBUG_ID: u32 = 64312;
 const DECOY_ID: u32 = 64313;
 const PASSWORD_ID: u32 = 64314;
 const NAME_ID: u32 = 64315;
+
+const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
 /// A user and a group to be confined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +62,16 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(options: &Options, as_root: bool) -> io::Result<Self> {
-        let own = OwnImage::open()?;
+    /// `image`: the agent's own file, where it was handed down.
+    pub(super) fn new(
+        options: &Options,
+        as_root: bool,
+        image: Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let own = match image {
+            Some(image) => OwnImage::from_descriptor(image),
+            None => OwnImage::open()?,
+        };
         let mut helper = memexec::prepare(options.helper_mode, &own).map_err(io::Error::other)?;
         for refusal in helper.refusals() {
             log::warn!(
@@ -148,6 +159,27 @@ impl Host {
         }
     }
 
+    /// Gives back what [`Self::new`] took for itself, for a program that takes this one's place.
+    pub(super) fn undo_own_limits(&self) {
+        let limit = |value: u64| (value != u64::MAX).then_some(value);
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit(self.nofile.0),
+                maximum: limit(self.nofile.1),
+            },
+        );
+        if let (true, Some(score)) = (self.as_root, self.oom_score_adj) {
+            let _ = std::fs::write(OOM_SCORE_ADJ, score.to_string());
+        }
+    }
+
+    /// Takes it again.
+    pub(super) fn set_own_limits(&self) {
+        raise_descriptors();
+        protect_from_oom(self.as_root);
+    }
+
     /// Records are root's business, and written where the configuration wants them.
     pub(super) fn records(&self, options: &Options) -> Records {
         Records::new(self.as_root && options.accounting)
@@ -199,9 +231,9 @@ fn raise_descriptors() -> ((u64, u64), usize) {
 /// The last process to be killed when memory runs out should be the one that lets an administrator
 /// in (OpenSSH: oom_adjust_setup). Gives the value before.
 fn protect_from_oom(as_root: bool) -> Option<i32> {
-    const PATH: &str = "/proc/self/oom_score_adj";
-    let before = std::fs::read_to_string(PATH).ok()?.trim().parse().ok()?;
-    if as_root && std::fs::write(PATH, "-1000").is_err() {
+    let before = std::fs::read_to_string(OOM_SCORE_ADJ).ok()?;
+    let before = before.trim().parse().ok()?;
+    if as_root && std::fs::write(OOM_SCORE_ADJ, "-1000").is_err() {
         log::debug!("oom_score_adj could not be lowered");
     }
     Some(before)

@@ -1,17 +1,24 @@
-//! SIGTERM: the listeners go, sessions live on, as with sshd. A fork of the monitor keeps what live
-//! connections need (links, helpers, host keys, records) until the last of them ends; the parent
-//! exits, so that a service manager sees the server stop and may start the next.
+//! The keeper: a fork of the monitor that keeps what live connections need (links, helpers, host keys,
+//! records) until the last of them ends.
+//!
+//! After SIGTERM the listeners go and the parent exits, as with sshd, so that a service manager sees
+//! the server stop and may start the next. In an upgrade the parent becomes another program, and the
+//! keeper waits until it has. Either way the keeper's processes are not its children: it learns of
+//! their ends from their links.
 #![allow(unsafe_code)] // Reason: fork has no safe interface.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::Monitor;
-use super::nets::Role;
 use super::poller::{Poller, Source};
 use super::rundir::Mark;
-use crate::frames::ToNet;
+use crate::notify::Notifier;
+use crate::replace::release_signals;
 
-/// Who we are after [`split`].
+/// Who we are after a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Split {
     /// The process that was told to stop: to exit.
@@ -20,39 +27,64 @@ pub(super) enum Split {
     Keeper,
 }
 
+/// Who we are after [`fork_keeper`].
+pub(super) enum Forked {
+    /// The parent became another program, or is gone.
+    Keeper,
+    Parent(WaitingKeeper),
+}
+
+/// A keeper that does nothing as long as this process is the program that it is.
+pub(super) struct WaitingKeeper {
+    pid: Pid,
+    /// Close-on-exec: its end is the sign.
+    _unchanged: OwnedFd,
+}
+
+impl WaitingKeeper {
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// This process stays what it is: the keeper goes without having touched anything.
+    pub(super) fn dismiss(self) {
+        let _ = kill_process(self.pid, Signal::KILL);
+        while let Err(rustix::io::Errno::INTR) = waitpid(Some(self.pid), WaitOptions::empty()) {}
+    }
+}
+
+/// Forks a keeper for the time when this process is another program. Signals are to be held, and no
+/// other thread may run.
+pub(super) fn fork_keeper() -> std::io::Result<Forked> {
+    let (changed, unchanged) = pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: the caller's thread is the only one, so the child may go on with all that it inherits.
+    match unsafe { libc::fork() } {
+        0 => {
+            drop(unchanged);
+            // Nothing is ever written: this is the parent's exec, or its end.
+            while let Err(rustix::io::Errno::INTR) = rustix::io::read(&changed, &mut [0; 1]) {}
+            Ok(Forked::Keeper)
+        }
+        -1 => Err(std::io::Error::last_os_error()),
+        pid => Ok(Forked::Parent(WaitingKeeper {
+            pid: Pid::from_raw(pid).ok_or(std::io::ErrorKind::Other)?,
+            _unchanged: unchanged,
+        })),
+    }
+}
+
 impl Monitor {
     /// Accepts no more. With connections left, a fork goes on with them.
     pub(super) fn stop(&mut self) -> Split {
         log::info!("Received a signal to stop; terminating.");
-        self.notifier.stopping();
-        self.listeners.clear();
+        self.give_up_upgrade("the server was told to stop");
         self.close_debug(true);
-        self.stopping = true;
-        if let Some(path) = &self.generation.options.pid_file {
-            super::rundir::remove_pid_file(path);
-        }
-        for id in self.nets.iter().map(|(id, _)| id).collect::<Vec<_>>() {
-            if self
-                .nets
-                .get(id)
-                .is_some_and(|net| net.role == Role::Strangers)
-            {
-                self.nets
-                    .send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
-                if let Some(net) = self.nets.get_mut(id) {
-                    net.retired = true;
-                }
-            }
-        }
+        self.accept_no_more();
         self.settle_aftermaths();
         if self.connections.is_empty() {
             return Split::Parent;
         }
-        // A thread in the middle of a signature would be lost, and its locks with it.
-        self.worker.stop();
-        for done in self.worker.take() {
-            self.worked(done);
-        }
+        self.stop_worker();
         // SAFETY: the worker is stopped, so this process has one thread, and the child may go on
         // with everything that it inherits.
         match unsafe { libc::fork() } {
@@ -63,6 +95,7 @@ impl Monitor {
             -1 => {
                 let error = std::io::Error::last_os_error();
                 log::error!("no process to keep the sessions: {error}; staying until they end");
+                self.is_keeper = true;
                 Split::Keeper
             }
             _ => {
@@ -74,7 +107,29 @@ impl Monitor {
         }
     }
 
+    /// A thread in the middle of a signature would be lost in a fork, and its locks with it.
+    pub(super) fn stop_worker(&mut self) {
+        self.worker.stop();
+        for done in self.worker.take() {
+            self.worked(done);
+        }
+    }
+
+    /// The parent is another program now: listeners, debug service, pid file and the service manager
+    /// are its business.
+    pub(super) fn keep_after_upgrade(&mut self) {
+        self.notifier = Notifier::default();
+        self.become_keeper();
+        self.close_debug(false);
+        self.late_addresses = self.addresses();
+        self.listeners.clear();
+        self.stopping = true;
+        self.retire_strangers();
+        release_signals();
+    }
+
     fn become_keeper(&mut self) {
+        self.is_keeper = true;
         super::title::set("agent: monitor [draining]");
         let _ = rustix::process::setsid();
         // The mark names the parent; locks do not pass through a fork.
@@ -82,16 +137,22 @@ impl Monitor {
             mark.forget();
         }
         self.mark = Mark::leave(&self.generation.options.data_dir, self.host.as_root);
+        if let Some(mark) = &self.mark {
+            mark.note_drain();
+        }
         // An epoll set is shared through a fork: a set of our own.
         match Poller::new() {
             Ok(poller) => self.poller = poller,
             Err(error) => log::error!("the keeper has no poll set of its own: {error}"),
         }
+        self.nets.disown();
         self.watch_all();
-        log::info!(
-            "keeping {} connections until they end",
-            self.connections.len()
-        );
+        if !self.connections.is_empty() {
+            log::info!(
+                "keeping {} connections until they end",
+                self.connections.len()
+            );
+        }
     }
 
     /// Puts everything that exists into the poll set.
@@ -105,14 +166,24 @@ impl Monitor {
         add(self.worker.as_fd(), Source::Worker);
         for (id, net) in self.nets.iter() {
             add(net.link().as_fd(), Source::Net(id));
+            if net.owes_frames() {
+                let _ = self.poller.want_room(net.link(), Source::Net(id), true);
+            }
         }
         for (key, connection) in &self.connections {
             if let Some(helper) = &connection.helper {
-                add(helper.link().as_fd(), Source::Helper(*key));
+                let source = Source::Helper(*key);
+                add(helper.link().as_fd(), source);
+                if helper.owes_frames() {
+                    let _ = self.poller.want_room(helper.link(), source, true);
+                }
             }
             if let Some(pipe) = connection.key_pipe() {
                 add(pipe, Source::Keys(*key));
             }
+        }
+        for (link, source) in self.checks.links().chain(self.names.links()) {
+            add(link.as_fd(), source);
         }
     }
 }

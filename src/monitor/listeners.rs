@@ -39,6 +39,16 @@ impl Listener {
         }
     }
 
+    /// Takes a socket that an earlier program in this process listened on; true: it had it from a
+    /// service manager.
+    pub(super) fn taken_over((socket, handed_over): (OwnedFd, bool)) -> Option<Self> {
+        let listener = Self::handed_over(socket).ok()?;
+        Some(Self {
+            handed_over,
+            ..listener
+        })
+    }
+
     /// Takes a listening socket from a service manager; `None`: it does not listen.
     pub(super) fn handed_over(socket: OwnedFd) -> Result<Self, OwnedFd> {
         match (sockopt::socket_acceptconn(&socket), local_address(&socket)) {
@@ -54,6 +64,49 @@ impl Listener {
             _ => Err(socket),
         }
     }
+}
+
+/// A socket for an address of a new configuration.
+pub(super) enum NewListener {
+    /// Index of one that is open.
+    Kept(usize),
+    New(Listener),
+}
+
+/// Sockets for the addresses of a new configuration: of those that are `open` the ones at these
+/// addresses, and new ones; and where there can be none. Those of a service manager stay, whatever
+/// the configuration says.
+pub(super) fn for_addresses(
+    wanted: &[SocketAddr],
+    open: &[Listener],
+) -> (Vec<NewListener>, Vec<(SocketAddr, String)>) {
+    if open.iter().any(|listener| listener.handed_over) {
+        return ((0..open.len()).map(NewListener::Kept).collect(), Vec::new());
+    }
+    let mut listeners = Vec::new();
+    let mut errors = Vec::new();
+    for address in wanted {
+        let kept = open.iter().position(|it| it.address == *address);
+        match kept.map_or_else(
+            || Listener::open(*address).map(NewListener::New),
+            |index| Ok(NewListener::Kept(index)),
+        ) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => errors.push((*address, error)),
+        }
+    }
+    (listeners, errors)
+}
+
+/// The sockets of `new`; of `old`, those that are not kept are closed.
+pub(super) fn exchange(old: Vec<Listener>, new: Vec<NewListener>) -> Vec<Listener> {
+    let mut old: Vec<_> = old.into_iter().map(Some).collect();
+    new.into_iter()
+        .filter_map(|listener| match listener {
+            NewListener::New(listener) => Some(listener),
+            NewListener::Kept(index) => old.get_mut(index).and_then(Option::take),
+        })
+        .collect()
 }
 
 fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
@@ -184,6 +237,30 @@ mod tests {
             owner::listening_inode("sl local_address", "127.0.0.1:1".parse().unwrap()),
             None
         );
+    }
+
+    #[test]
+    fn sockets_stay_where_their_addresses_do() {
+        let open = |address: &str| Listener::open(address.parse().unwrap()).unwrap();
+        let (first, second) = (open("127.0.0.1:0"), open("127.0.0.1:0"));
+        let blocked = open("127.0.0.1:0");
+        let wanted = [second.address, blocked.address];
+        let kept = rustix::net::sockopt::socket_cookie(&second).unwrap();
+        let old = vec![first, second];
+        let (new, errors) = for_addresses(&wanted, &old);
+        assert!(matches!(new.as_slice(), [NewListener::Kept(1)]));
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].0, blocked.address);
+        let now = exchange(old, new);
+        let cookies = now.iter().map(rustix::net::sockopt::socket_cookie);
+        assert_eq!(cookies.collect::<Vec<_>>(), [Ok(kept)]);
+        // A service manager's stay, whatever is wanted.
+        let managed = Listener {
+            handed_over: true,
+            ..open("127.0.0.1:0")
+        };
+        let (new, errors) = for_addresses(&wanted, &[managed]);
+        assert!(matches!(new.as_slice(), [NewListener::Kept(0)]) && errors.is_empty());
     }
 
     #[test]

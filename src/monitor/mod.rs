@@ -49,6 +49,7 @@ mod penalties;
 mod permit;
 mod policy;
 mod poller;
+mod probe;
 mod proofs;
 mod rate;
 mod refusals;
@@ -67,15 +68,19 @@ mod timers;
 mod title;
 mod trace;
 mod trust;
+mod upgrade;
 mod verify;
 mod worker;
 
+pub use probe::probe;
 pub use trust::complaints;
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::allocator;
@@ -83,6 +88,8 @@ use crate::config::{Config, Loaded};
 use crate::footprint;
 use crate::host_keys::HostKey;
 use crate::notify::Notifier;
+use crate::program::Program;
+use crate::take_over::TakenOver;
 
 use aftermath::Aftermaths;
 use connection::{Connection, Generation};
@@ -105,6 +112,7 @@ use rundir::Mark;
 use signals::Signals;
 use startups::Startups;
 use timers::{Deadline, Timers};
+use upgrade::Upgrade;
 use worker::Worker;
 
 /// What the command line hands over.
@@ -113,7 +121,11 @@ pub struct Start {
     /// The checked configuration.
     pub loaded: Loaded,
     /// The host keys of that configuration.
-    pub host_keys: Vec<HostKey>,
+    pub host_keys: Vec<Arc<HostKey>>,
+    /// How this process was started, to be started so again in an upgrade.
+    pub program: Program,
+    /// From the program whose place this one takes.
+    pub taken: Option<TakenOver>,
     /// What `-c` said: read again at SIGHUP.
     pub config_path: Option<PathBuf>,
     /// What `-o` and `-p` said: they win at SIGHUP too.
@@ -215,6 +227,12 @@ struct Monitor {
     logged_in: bool,
     /// No more connections are accepted; the end of the last ends this process.
     stopping: bool,
+    /// Only what was there at the fork is served.
+    is_keeper: bool,
+    /// Where sockets listened before that: `net` may have accepted from them last.
+    late_addresses: Vec<SocketAddr>,
+    program: Program,
+    upgrade: Upgrade,
 }
 
 impl Monitor {
@@ -284,6 +302,7 @@ impl Monitor {
             Source::DebugListener => self.debug_wanted(),
             Source::Debug => self.debug_ready(event.readable, event.writable),
             Source::Name(number) => self.name_ready(number),
+            Source::Probe => self.probe_says(),
         }
         None
     }
@@ -299,10 +318,15 @@ impl Monitor {
         if arrived.reload && !self.stopping && !self.inetd {
             self.reload();
         }
-        if arrived.stop && !self.stopping {
+        // A keeper goes on; a server that drains leaves one behind.
+        if arrived.stop && !self.is_keeper && !self.inetd {
             return Some(self.stop());
         }
-        None
+        if arrived.upgrade {
+            ::log::info!("Received SIGUSR2.");
+            self.upgrade_wanted(None);
+        }
+        self.judge_probe()
     }
 
     fn deadline(&mut self, deadline: Deadline) {
@@ -321,7 +345,7 @@ impl Monitor {
             Deadline::KeyReading(key) => self.keys_late(key),
             Deadline::Ending(key) => self.cut_off(key),
             Deadline::HelperHello(key) => self.helper_lost(key, "it never said hello"),
-            Deadline::Idle(id) => self.end_net(id),
+            Deadline::Idle(id) => self.idle_over(id),
             Deadline::NetHello(id) => self.nets.doom(id, "it never said hello"),
             Deadline::Resume(id) => self.resume_accepting(id),
             Deadline::Restart => self.restart_strangers(),
@@ -330,6 +354,7 @@ impl Monitor {
             Deadline::Aftermath(number) => self.aftermath_due(number),
             Deadline::Gathered => self.gathered(),
             Deadline::OwnProfile(kind) => self.own_profile_over(kind),
+            Deadline::Probe => self.probe_late(),
         }
     }
 
@@ -344,6 +369,8 @@ impl Monitor {
     }
 
     fn is_finished(&self) -> bool {
-        self.stopping && self.connections.is_empty()
+        // What a `net` that accepts no more accepted last may still be on its way.
+        let is_expecting = || self.nets.iter().any(|(_, it)| it.retired && !it.collected);
+        self.stopping && self.connections.is_empty() && !is_expecting()
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 use zeroize::Zeroize;
 
 use super::host::{Host, Ids};
@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::poller::{Poller, Source};
 use super::timers::TimerId;
 use crate::frames::ToNet;
-use crate::launch::{Launch, launch};
+use crate::launch::{Launch, Launched, launch};
 
 /// What a `net` is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(super) enum Role {
 pub(super) struct Net {
     pub role: Role,
     pub pid: Pid,
+    /// Names the process for good, where the kernel has such.
+    pidfd: Option<OwnedFd>,
     link: Link,
     assembly: Assembly,
     outbox: Outbox,
@@ -51,7 +53,8 @@ pub(super) struct Net {
     /// What it was started as.
     pub title: CString,
     pub started: Instant,
-    /// The process ended and was waited for.
+    /// The process ended and was waited for, or it is another's to wait for: its number may be
+    /// somebody else's by now.
     pub collected: bool,
 }
 
@@ -109,6 +112,13 @@ impl Nets {
     pub(super) fn was_dying(&mut self, pid: Pid) -> bool {
         let index = self.dying.iter().position(|dying| *dying == pid);
         index.map(|index| self.dying.swap_remove(index)).is_some()
+    }
+
+    /// The processes are children of another process from now on.
+    pub(super) fn disown(&mut self) {
+        for net in self.all.values_mut() {
+            net.collected = true;
+        }
     }
 
     pub(super) fn take_doomed(&mut self) -> Vec<(NetId, String)> {
@@ -285,17 +295,18 @@ impl Nets {
         let id = NetId(self.counter.next());
         poller.add(&ours, Source::Net(id))?;
         self.all
-            .insert(id, net(role, title, launched.pid, Link::new(ours)));
+            .insert(id, net(role, title, launched, Link::new(ours)));
         Ok(id)
     }
 }
 
 /// One that was just started.
-fn net(role: Role, title: &CStr, pid: Pid, link: Link) -> Net {
+fn net(role: Role, title: &CStr, Launched { pid, pidfd }: Launched, link: Link) -> Net {
     let now = Instant::now();
     Net {
         role,
         pid,
+        pidfd,
         link,
         assembly: Assembly::default(),
         outbox: Outbox::default(),
@@ -326,13 +337,20 @@ pub(super) fn restart_delay(failures: u32) -> Duration {
 }
 
 impl Net {
-    /// Ends it, whatever it is doing; false where it ended and was waited for: its pid may be
-    /// somebody else's by now.
+    /// Ends it, whatever it is doing; false where nobody here will hear of its end.
     pub(super) fn kill(&self) -> bool {
-        if !self.collected {
-            let _ = kill_process(self.pid, Signal::KILL);
+        match &self.pidfd {
+            Some(pidfd) => drop(pidfd_send_signal(pidfd, Signal::KILL)),
+            None if !self.collected => drop(kill_process(self.pid, Signal::KILL)),
+            // Without a link it ends by itself, unless it has gone bad; then it is confined.
+            None => {}
         }
         !self.collected
+    }
+
+    /// Frames wait for room on the link.
+    pub(super) fn owes_frames(&self) -> bool {
+        !self.outbox.is_empty()
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -351,12 +369,11 @@ mod tests {
     fn a_pid_that_was_collected_is_nobodys_to_kill() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let (link, _other) = link::pair().unwrap();
-        let mut net = net(
-            Role::Strangers,
-            c"agent: net",
-            Pid::from_child(&child),
-            Link::new(link),
-        );
+        let launched = Launched {
+            pid: Pid::from_child(&child),
+            pidfd: None,
+        };
+        let mut net = net(Role::Strangers, c"agent: net", launched, Link::new(link));
         net.collected = true;
         assert!(!net.kill());
         std::thread::sleep(Duration::from_millis(50));

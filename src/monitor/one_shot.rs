@@ -58,6 +58,12 @@ impl OneShots {
         self.running.len() < self.kind.most
     }
 
+    /// What all of them are listened to by.
+    pub(super) fn links(&self) -> impl Iterator<Item = (&Link, Source)> {
+        let running = self.running.iter();
+        running.map(|(number, running)| (&running.link, (self.kind.source)(*number)))
+    }
+
     /// Keeps a request until there is room.
     pub(super) fn queue(&mut self, connection: ConnectionKey, request: Zeroizing<Vec<u8>>) {
         self.waiting.push_back((connection, request));

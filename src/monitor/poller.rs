@@ -30,6 +30,8 @@ pub(super) enum Source {
     Debug,
     /// A process that looks up the name of a client.
     Name(u64),
+    /// A program that is to take over says something.
+    Probe,
 }
 
 const ID_BITS: u32 = 56;
@@ -46,6 +48,7 @@ impl Source {
             Self::DebugListener => (7, 0),
             Self::Debug => (8, 0),
             Self::Name(id) => (9, id),
+            Self::Probe => (10, 0),
         };
         tag << ID_BITS | id
     }
@@ -62,6 +65,7 @@ impl Source {
             7 => Self::DebugListener,
             8 => Self::Debug,
             9 => Self::Name(id),
+            10 => Self::Probe,
             _ => return None,
         })
     }
@@ -198,6 +202,7 @@ mod tests {
             Source::DebugListener,
             Source::Debug,
             Source::Name(10),
+            Source::Probe,
         ];
         for source in all {
             assert_eq!(Source::decode(source.encode()), Some(source));

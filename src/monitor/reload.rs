@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Monitor;
 use super::connection::Generation;
-use super::listeners::Listener;
+use super::listeners::{NewListener, exchange, for_addresses};
 use super::nets::Role;
 use super::rundir::{remove_pid_file, write_pid_file};
 use crate::config::{Config, Options};
@@ -54,43 +54,25 @@ impl Monitor {
 
     /// Sockets for the new configuration: those that stay, and new ones.
     fn listeners_for(&self, options: &Options) -> Result<Vec<NewListener>, Vec<String>> {
-        if self.listeners.iter().any(|listener| listener.handed_over) {
-            return Ok((0..self.listeners.len()).map(NewListener::Kept).collect());
-        }
-        let mut errors = Vec::new();
-        let mut listeners = Vec::new();
-        for address in &options.listen {
-            let kept = self
-                .listeners
-                .iter()
-                .position(|listener| listener.address == *address);
-            match kept.map_or_else(
-                || Listener::open(*address).map(NewListener::New),
-                |index| Ok(NewListener::Kept(index)),
-            ) {
-                Ok(listener) => listeners.push(listener),
-                Err(error) => errors.push(error),
+        let (listeners, errors) = for_addresses(&options.listen, &self.listeners);
+        let mut fatal = Vec::new();
+        for (address, error) in errors {
+            // Nothing is lost where there was none before: a host without IPv6, say.
+            if self.generation.options.listen.contains(&address) && !listeners.is_empty() {
+                log::warn!("{error}");
+            } else {
+                fatal.push(error);
             }
         }
-        if errors.is_empty() {
+        if fatal.is_empty() {
             Ok(listeners)
         } else {
-            Err(errors)
+            Err(fatal)
         }
     }
 
     fn replace(&mut self, generation: Generation, listeners: Vec<NewListener>) {
-        let mut old: Vec<_> = std::mem::take(&mut self.listeners)
-            .into_iter()
-            .map(Some)
-            .collect();
-        self.listeners = listeners
-            .into_iter()
-            .filter_map(|listener| match listener {
-                NewListener::New(listener) => Some(listener),
-                NewListener::Kept(index) => old.get_mut(index).and_then(Option::take),
-            })
-            .collect();
+        self.listeners = exchange(std::mem::take(&mut self.listeners), listeners);
         // Written anew, as sshd's restart does: scripts wait for it.
         let pid_file = generation.options.pid_file.as_deref();
         if let Some(old) = &self.generation.options.pid_file
@@ -124,10 +106,4 @@ impl Monitor {
         }
         self.log_listeners();
     }
-}
-
-enum NewListener {
-    /// Index of one that is open.
-    Kept(usize),
-    New(Listener),
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -15,7 +15,7 @@ use rustix::process::{Flock, FlockType, Pid, Signal, fcntl_getlk, kill_process};
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
-    _locked: File,
+    locked: File,
 }
 
 impl Mark {
@@ -41,10 +41,19 @@ impl Mark {
             .mode(0o600)
             .open(&path)?;
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self {
-            path,
-            _locked: file,
-        })
+        Ok(Self { path, locked: file })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The server accepts no more: another may have its place.
+    pub(super) fn note_drain(&self) {
+        let mut file = &self.locked;
+        if let Err(error) = file.write_all(&DRAINING) {
+            log::debug!("{}: {error}", self.path.display());
+        }
     }
 
     /// Another process took over: the file is not ours any more.
@@ -93,11 +102,7 @@ pub(super) fn signal_all(data_dir: &Path) -> std::io::Result<usize> {
         if !entry.file_name().to_string_lossy().starts_with("monitor.") {
             continue;
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(entry.path())?;
+        let file = open_mark(&entry.path())?;
         match holder(&file) {
             Some(pid) => {
                 kill_process(pid, Signal::USR1)?;
@@ -108,6 +113,44 @@ pub(super) fn signal_all(data_dir: &Path) -> std::io::Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// Whether the servers that left marks in `data_dir`, other than this one, accept no more: all, and
+/// there is one.
+pub(super) fn others_drain(data_dir: &Path) -> bool {
+    let own = format!("monitor.{}", std::process::id());
+    let marks = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let mut found = false;
+    for entry in marks {
+        let name = entry.file_name();
+        // Our own is not looked at: closing it would give its lock back.
+        if !name.as_encoded_bytes().starts_with(b"monitor.") || name == *own {
+            continue;
+        }
+        let Ok(file) = open_mark(&entry.path()) else {
+            continue;
+        };
+        if holder(&file).is_none() {
+            continue;
+        }
+        let mut note = [0; DRAINING.len()];
+        if file.read_exact_at(&mut note, 0).is_err() || note != DRAINING {
+            return false;
+        }
+        found = true;
+    }
+    found
+}
+
+/// In the mark of a server that accepts no more.
+const DRAINING: [u8; 9] = *b"draining\n";
+
+fn open_mark(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
 }
 
 fn holder(file: &File) -> Option<Pid> {
@@ -182,6 +225,38 @@ mod tests {
         assert_eq!(signal_all(&directory).unwrap(), 0);
         assert!(!directory.join("monitor.1").exists());
         std::fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
+    fn servers_that_drain_give_way_and_others_do_not() {
+        let directory = directory("drain");
+        make_directory(&directory, false).unwrap();
+        assert!(!others_drain(&directory), "there is none");
+        // Another process holds the lock of this mark.
+        let path = directory.join("monitor.other");
+        std::fs::write(&path, b"").unwrap();
+        let script = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); \
+                      print(flush=True); sys.stdin.read()";
+        let mut other = std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(&path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 1];
+        std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut line).unwrap();
+        assert!(!others_drain(&directory), "it serves");
+        std::fs::write(&path, DRAINING).unwrap();
+        assert!(others_drain(&directory));
+        let own = Mark::leave(&directory, false).unwrap();
+        assert!(others_drain(&directory), "we are no other");
+        own.note_drain();
+        assert_eq!(std::fs::read(own.path()).unwrap(), DRAINING);
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        assert!(!others_drain(&directory), "it is gone");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
 /// What arrived since the last look.
@@ -18,6 +18,8 @@ pub(super) struct Arrived {
     pub reload: bool,
     /// SIGUSR1: end all connections and exit (`agent drain`).
     pub drain: bool,
+    /// SIGUSR2: let a new program take over.
+    pub upgrade: bool,
     /// SIGCHLD.
     pub child: bool,
 }
@@ -28,6 +30,7 @@ pub(super) struct Signals {
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     drain: Arc<AtomicBool>,
+    upgrade: Arc<AtomicBool>,
     child: Arc<AtomicBool>,
 }
 
@@ -47,6 +50,7 @@ impl Signals {
             stop: new(),
             reload: new(),
             drain: new(),
+            upgrade: new(),
             child: new(),
         };
         for (signal, flag) in [
@@ -55,6 +59,7 @@ impl Signals {
             (SIGINT, &signals.stop),
             (SIGHUP, &signals.reload),
             (SIGUSR1, &signals.drain),
+            (SIGUSR2, &signals.upgrade),
             (SIGCHLD, &signals.child),
         ] {
             // The flag first: it must be set when the wake-up is read.
@@ -71,6 +76,7 @@ impl Signals {
             stop: self.stop.swap(false, Ordering::AcqRel),
             reload: self.reload.swap(false, Ordering::AcqRel),
             drain: self.drain.swap(false, Ordering::AcqRel),
+            upgrade: self.upgrade.swap(false, Ordering::AcqRel),
             child: self.child.swap(false, Ordering::AcqRel),
         }
     }

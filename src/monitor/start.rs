@@ -1,21 +1,21 @@
 //! Coming up: sockets, `net`, helper, in the order that makes the server accept soonest.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::Generation;
 use super::debug::Debug;
 use super::host::Host;
 use super::ids::{Counter, NetId};
-use super::listeners::Listener;
+use super::listeners::{Listener, exchange, for_addresses};
 use super::nets::{Nets, restart_delay};
 use super::penalties::Penalties;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
 use super::refusals::Refusals;
-use super::rundir::{Mark, write_pid_file};
+use super::rundir::{Mark, remove_pid_file, write_pid_file};
 use super::signals::Signals;
 use super::socket::Client;
 use super::timers::{Deadline, Timers};
@@ -24,6 +24,7 @@ use super::{Monitor, Start};
 use crate::config::Options;
 use crate::limits::{HELLO_TIME_MS, RESTART_GOOD_MS};
 use crate::notify::{self, Notifier};
+use crate::replace::release_signals;
 
 impl Monitor {
     /// Brings the server up.
@@ -39,7 +40,11 @@ impl Monitor {
             overrides,
             inetd,
             as_root,
+            program,
+            taken,
         } = start;
+        let is_upgrade = taken.is_some();
+        let taken = taken.unwrap_or_default();
         let passed = notify::take_listen_descriptors();
         let options = loaded.config.global();
         let mut listeners = Vec::new();
@@ -53,7 +58,10 @@ impl Monitor {
         }
         let inetd_pair = inetd_pair(inetd, connected)?;
         if inetd_pair.is_none() && listeners.is_empty() {
-            listeners = open_all(&options)?;
+            listeners = match is_upgrade {
+                true => taken_listeners(&options, taken.listeners),
+                false => open_all(&options)?,
+            };
         }
         let text = |what: &'static str| move |error| format!("{what}: {error}");
         let poller = Poller::new().map_err(|error| text("no poll set")(error.into()))?;
@@ -61,7 +69,10 @@ impl Monitor {
         poller
             .add(&signals, Source::Signals)
             .map_err(|error| text("signals cannot be waited for")(error.into()))?;
-        let host = Host::new(&options, as_root).map_err(|error| error.to_string())?;
+        if is_upgrade {
+            release_signals();
+        }
+        let host = Host::new(&options, as_root, taken.image).map_err(|error| error.to_string())?;
         let worker = Worker::new().map_err(|error| text("no worker")(error.into()))?;
         poller
             .add(&worker, Source::Worker)
@@ -77,7 +88,7 @@ impl Monitor {
             generation: Rc::new(Generation {
                 config: loaded.config,
                 options,
-                host_keys: host_keys.into_iter().map(Arc::new).collect(),
+                host_keys,
             }),
             config_path,
             overrides,
@@ -108,6 +119,10 @@ impl Monitor {
             inetd: inetd_pair.is_some(),
             logged_in: false,
             stopping: false,
+            is_keeper: false,
+            late_addresses: Vec::new(),
+            program,
+            upgrade: super::upgrade::Upgrade::default(),
         };
         let net = monitor
             .start_strangers()
@@ -119,9 +134,31 @@ impl Monitor {
                 monitor.stopping = true;
                 monitor.serve_inherited(net, client, ends);
             }
-            None => monitor.settle(),
+            None => {
+                monitor.debug.take_over(taken.debug_socket);
+                monitor.settle();
+            }
+        }
+        if is_upgrade {
+            monitor.remove_old_files(taken.pid_file, taken.mark);
+            log::info!("upgraded: agent {} goes on", env!("CARGO_PKG_VERSION"));
         }
         Ok(monitor)
+    }
+
+    /// Those of the program whose place this one took, where the configuration wants them elsewhere
+    /// now.
+    fn remove_old_files(&self, pid_file: Option<PathBuf>, mark: Option<PathBuf>) {
+        if let Some(old) = &pid_file
+            && self.generation.options.pid_file != pid_file
+        {
+            remove_pid_file(old);
+        }
+        if let Some(old) = mark
+            && self.mark.as_ref().is_none_or(|mark| mark.path() != old)
+        {
+            let _ = std::fs::remove_file(old);
+        }
     }
 
     /// What can be done while `net` comes up.
@@ -238,6 +275,21 @@ fn inetd_pair(
         }
         None => Ok(None),
     }
+}
+
+/// The sockets of the program before, as this configuration wants them. An upgrade never ends without
+/// any: then the old ones stay.
+fn taken_listeners(options: &Options, taken: Vec<(OwnedFd, bool)>) -> Vec<Listener> {
+    let taken: Vec<_> = taken.into_iter().filter_map(Listener::taken_over).collect();
+    let (listeners, errors) = for_addresses(&options.listen, &taken);
+    for (_, error) in errors {
+        log::error!("{error}");
+    }
+    if listeners.is_empty() {
+        log::error!("cannot listen on any address; listening where the server did before");
+        return taken;
+    }
+    exchange(taken, listeners)
 }
 
 fn open_all(options: &Options) -> Result<Vec<Listener>, String> {

@@ -19,7 +19,7 @@ pub(super) enum Deadline {
     Ending(ConnectionKey),
     /// A helper has not said hello.
     HelperHello(ConnectionKey),
-    /// A user's `net` has been without connections for long enough.
+    /// A user's `net`, or one that accepts no more, has been without connections for long enough.
     Idle(NetId),
     /// A `net` has not said hello.
     NetHello(NetId),
@@ -37,6 +37,8 @@ pub(super) enum Deadline {
     Aftermath(u64),
     /// The monitor's own profile of this kind has taken long enough.
     OwnProfile(Kind),
+    /// A program that is to take over has not proven itself.
+    Probe,
 }
 
 /// Names a deadline, to take it back.

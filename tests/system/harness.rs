@@ -99,9 +99,14 @@ impl World {
 
     /// Starts the server under test with `lines` in its configuration.
     pub fn server(&self, lines: &[&str]) -> Server {
+        Server::start(self, lines, &self.log())
+    }
+
+    /// Where a server that the case starts itself logs: its lines are shown if the case fails.
+    pub fn log(&self) -> PathBuf {
         let log = self.directory.join(format!("server-{}.log", self.number()));
         self.logs.lock().unwrap().push(log.clone());
-        Server::start(self, lines, &log)
+        log
     }
 
     /// Host keys, one of each type, shared by all cases: `ed25519`, `ecdsa256`, `ecdsa384`, `rsa`.

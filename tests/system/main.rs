@@ -27,6 +27,7 @@ mod forwarding;
 mod harness;
 mod hostile;
 mod housekeeping;
+mod installed;
 mod keys;
 mod lifetime;
 mod login;
@@ -40,6 +41,7 @@ mod server;
 mod session;
 mod terminal;
 mod transfer;
+mod upgrade;
 
 fn main() {
     let cases = [
@@ -65,6 +67,7 @@ fn main() {
         session::CASES,
         terminal::CASES,
         transfer::CASES,
+        upgrade::CASES,
     ];
     std::process::exit(harness::run(&cases.concat()));
 }

@@ -62,13 +62,33 @@ impl Server {
         let port = free_port();
         let config = world.directory.join(format!("config-{}", world.number()));
         fs::write(&config, configuration(world, port, lines)).unwrap();
-        let server = Self::launch(world.kind, &config, port, log);
+        let server = Self::launch(
+            world.kind,
+            command(world.kind, &config, false),
+            &config,
+            port,
+            log,
+        );
         server.wait_until_ready();
         server
     }
 
-    fn launch(kind: Kind, config: &Path, port: u16, log: &Path) -> Self {
-        let child = command(kind, config, false)
+    /// Starts one of ours by `command`, which has no arguments yet; not waited for.
+    pub fn start_by(
+        mut command: Command,
+        world: &World,
+        port: u16,
+        lines: &[&str],
+        log: &Path,
+    ) -> Self {
+        let config = world.directory.join(format!("config-{}", world.number()));
+        fs::write(&config, configuration(world, port, lines)).unwrap();
+        command.arg("-c").arg(&config).arg("serve");
+        Self::launch(world.kind, command, &config, port, log)
+    }
+
+    fn launch(kind: Kind, mut command: Command, config: &Path, port: u16, log: &Path) -> Self {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(log).unwrap())
