@@ -213,15 +213,20 @@ impl Monitor {
                 };
                 self.release(&net);
                 let pid = net.pid;
-                if !(net.retired && net.connections.is_empty()) {
+                let left: Vec<_> = net
+                    .connections
+                    .values()
+                    .filter(|key| !self.needs_no_net(**key))
+                    .collect();
+                if !(net.retired && left.is_empty()) {
                     self.counters.net_deaths += 1;
                     log::error!("net[{}] is gone: {why}", pid.as_raw_nonzero());
                 }
                 if net.kill() {
                     self.nets.expect_end(pid);
                 }
-                let alone = net.connections.len() == 1;
-                for key in net.connections.values() {
+                let alone = left.len() == 1;
+                for key in left {
                     self.lost(*key, alone);
                 }
                 if net.role == Role::Strangers && !net.retired {
@@ -229,6 +234,12 @@ impl Monitor {
                 }
             }
         }
+    }
+
+    /// A connection that was frozen is on its way to another `net`: the one that had it may end.
+    fn needs_no_net(&self, key: ConnectionKey) -> bool {
+        let phase = self.connections.get(&key).map(|it| &it.phase);
+        matches!(phase, Some(Phase::HandingOver(hand_over)) if hand_over.frozen.is_some())
     }
 
     /// The process of a connection is gone. Only of one that was alone in it is it known who ended it.
