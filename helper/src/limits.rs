@@ -38,3 +38,5 @@ pub const UNIX_LISTENERS_MAX: usize = 64;
 pub const LISTEN_ADDRESSES_MAX: usize = crate::link::DESCRIPTORS_MAX;
 /// Connections that wait to be accepted (OpenSSH's SSH_LISTEN_BACKLOG).
 pub const LISTEN_BACKLOG: i32 = 128;
+/// A helper that had nothing to do for this long gives its stack's pages back.
+pub const REST_AFTER_MS: u64 = 300;

@@ -26,7 +26,7 @@ use crate::frame::{
 };
 use crate::key_command;
 use crate::keys;
-use crate::limits::{DESCENDANTS_END_MS, DESCENDANTS_GRACE_MS};
+use crate::limits::{DESCENDANTS_END_MS, DESCENDANTS_GRACE_MS, REST_AFTER_MS};
 use crate::link::{Assembly, Link, LinkError, Violation};
 use crate::login;
 use crate::session::{Peers, Sessions};
@@ -297,7 +297,13 @@ impl Helper {
             forwards.poll_set(&mut polled);
             patience = forwards.patience_ms().map(timespec);
         }
-        match poll(&mut polled, patience.as_ref()) {
+        let quiet = timespec(REST_AFTER_MS);
+        let mut waited = poll(&mut polled, Some(patience.as_ref().unwrap_or(&quiet)));
+        if waited == Ok(0) && patience.is_none() {
+            sys::release_stack();
+            waited = poll(&mut polled, None);
+        }
+        match waited {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Err(End::PollFailed),
         }

@@ -160,9 +160,8 @@ impl Acceptor<'_> {
             // The link's end shows in the poll set.
             return Ok(());
         }
-        let started = self.threads.start(number, move |place| {
-            connection::serve_stranger(place, client)
-        });
+        let body = Box::new(|place: &_| connection::serve_stranger(place, client));
+        let started = self.threads.start(number, body);
         if let Err(error) = &started {
             self.report_unstarted(number, error);
         }
@@ -248,9 +247,12 @@ impl Acceptor<'_> {
             return Err(LinkError::Protocol("a connection without its descriptors"));
         };
         let client = pair(descriptors)?;
-        let started = self.threads.start(number, move |place| {
+        // Taken apart at the start of the thread, which then holds its box no longer.
+        let adoption = Box::new(adoption);
+        let body = Box::new(|place: &_| {
             connection::serve_user(place, client, Link::new(session), adoption)
         });
+        let started = self.threads.start(number, body);
         if let Err(error) = &started {
             self.report_unstarted(number, error);
         }
@@ -259,9 +261,8 @@ impl Acceptor<'_> {
 
     fn serve_inetd(&mut self, number: u32, descriptors: Vec<OwnedFd>) -> Result<(), LinkError> {
         let client = pair(descriptors)?;
-        let started = self.threads.start(number, move |place| {
-            connection::serve_stranger(place, client)
-        });
+        let body = Box::new(|place: &_| connection::serve_stranger(place, client));
+        let started = self.threads.start(number, body);
         if let Err(error) = &started {
             self.report_unstarted(number, error);
         }

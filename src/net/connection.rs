@@ -78,7 +78,7 @@ pub(super) fn serve_user(
     place: &Place,
     client: ClientSocket,
     helper: Link,
-    adoption: Adoption,
+    adoption: Box<Adoption>,
 ) -> Leave {
     match take_over(place, client, helper, adoption) {
         Ok(connection) => connection.run(),
@@ -91,13 +91,13 @@ fn take_over(
     place: &Place,
     client: ClientSocket,
     helper: Link,
-    adoption: Adoption,
+    adoption: Box<Adoption>,
 ) -> Result<Box<Connection<'_>>, Leave> {
     let Adoption {
         state,
         options,
         policy,
-    } = adoption;
+    } = *adoption;
     logger::set_connection(place.number, level_filter(options.log_level));
     let mut core = match Core::thaw(&state, &options.setup, Random::system()) {
         Ok(core) => core,

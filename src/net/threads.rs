@@ -58,6 +58,10 @@ pub(super) struct Threads {
     ended: Option<OwnedFd>,
 }
 
+/// What a connection's thread does. Boxed: each of std's frames below it would hold a copy as long as
+/// the connection lasts.
+pub(super) type Body = Box<dyn FnOnce(&Place) -> Leave + Send>;
+
 impl Threads {
     pub(super) fn new(monitor: Arc<MonitorLink>) -> Self {
         // Without it the main thread notices ends by its timer.
@@ -108,11 +112,7 @@ impl Threads {
     /// # Errors
     ///
     /// No descriptor, memory or thread for it; `body` is dropped unrun.
-    pub(super) fn start(
-        self: &Arc<Self>,
-        number: u32,
-        body: impl FnOnce(&Place) -> Leave + Send + 'static,
-    ) -> io::Result<()> {
+    pub(super) fn start(self: &Arc<Self>, number: u32, body: Body) -> io::Result<()> {
         let mailbox = Arc::new(Mailbox::new()?);
         let facts = Arc::new(Facts::default());
         let seen = (Arc::clone(&mailbox), Arc::clone(&facts));
@@ -134,7 +134,7 @@ impl Threads {
         started.map(drop)
     }
 
-    fn run(&self, place: &Place, body: impl FnOnce(&Place) -> Leave) {
+    fn run(&self, place: &Place, body: Body) {
         let _registered = profile::register();
         // What `body` owns is dropped by the unwinding; the rest is locks that tolerate poison.
         let leave = catch_unwind(AssertUnwindSafe(|| body(place))).unwrap_or(Leave::Closed {

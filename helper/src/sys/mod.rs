@@ -25,6 +25,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
+use rustix::mm::{Advice, madvise};
 use rustix::process::Pid;
 
 use arch::number;
@@ -47,6 +48,12 @@ const SIGPIPE: u64 = 13;
 const SIGXFSZ: u64 = 25;
 /// Up to here descriptors are closed one by one where the kernel cannot close them all at once.
 const CLOSED_ONE_BY_ONE: usize = 4096;
+/// The smallest page of any machine.
+const PAGE_BYTES: usize = 4096;
+/// Below the frame that gives stack back: what the call that does so pushes itself.
+const STACK_KEPT_BYTES: usize = 512;
+/// Deeper than the helper's calls go.
+const STACK_RELEASED_BYTES: usize = 64 * 1024;
 /// The first number behind standard input, output and error.
 const FIRST_SESSION_NUMBER: RawFd = 3;
 
@@ -102,6 +109,20 @@ pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> E
         )
     };
     checked(result).err().unwrap_or(Errno::INVAL)
+}
+
+/// Gives back what deeper calls left behind of the stack below the caller's: a helper that waits for
+/// hours needs two pages of it.
+#[inline(never)]
+pub fn release_stack() {
+    let here = 0_u8;
+    let end = (ptr::from_ref(&here).addr() - STACK_KEPT_BYTES) / PAGE_BYTES * PAGE_BYTES;
+    let start = ptr::without_provenance_mut(end - STACK_RELEASED_BYTES);
+    // SAFETY: stacks grow down, so nothing in the range is alive; what this call itself pushes lies
+    // above it. The kernel leaves a mebibyte below its stack for a process free of other mappings, and
+    // threads (of tests) have two, so no other mapping begins in the range. Where a page is larger
+    // than supposed here, the address is none and nothing happens.
+    let _ = unsafe { madvise(start, STACK_RELEASED_BYTES, Advice::LinuxDontNeed) };
 }
 
 /// Ends the process at once.
