@@ -119,12 +119,10 @@ fn push(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use agent_helper::link::Assembly;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use agent_helper::link::{self, Assembly};
 
     fn links() -> (Link, Link) {
-        let flags = SocketFlags::CLOEXEC;
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (a, b) = link::pair().unwrap();
         (Link::new(a), Link::new(b))
     }
 

@@ -89,16 +89,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use agent_helper::frame::Program;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use agent_helper::link;
 
     fn links() -> (HelperQueue, Link) {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = link::pair().unwrap();
         (HelperQueue::new(Link::new(ours)), Link::new(theirs))
     }
 

@@ -7,10 +7,9 @@ use std::os::fd::AsFd;
 
 use agent::frames::{NetToMonitor, ToNet};
 use agent::launch::{Launch, Launched, launch};
-use agent_helper::link::{Assembly, Link, Received};
+use agent_helper::link::{self, Assembly, Link, Received};
 use agent_helper::wire::Wire;
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitOptions, WaitStatus, getuid, kill_process, waitpid};
 
 /// Ids that nobody else has; not the server's own, so that one may run beside the tests.
@@ -31,13 +30,7 @@ impl Net {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = link::pair().unwrap();
         let image = File::open(env!("CARGO_BIN_EXE_agent")).unwrap();
         let mut environment = vec![
             "AGENT_NET=strangers".to_owned(),
@@ -110,13 +103,7 @@ impl Net {
 
     /// Ends the link, as a monitor that died; gives how the process ended.
     pub fn hang_up(mut self) -> WaitStatus {
-        let (unused, _) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (unused, _) = link::pair().unwrap();
         self.link = Link::new(unused);
         self.wait()
     }

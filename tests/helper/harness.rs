@@ -12,10 +12,10 @@ use agent_helper::frame::{
     Ending, HelperToMonitor, Identity, KeyRecord, MonitorToHelper, NetToSession, Policy, Program,
     SessionToNet,
 };
-use agent_helper::link::{Assembly, Link, LinkError, Received};
+use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::{Bytes, Wire};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::net::sockopt;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 /// Longer than anything here takes on a loaded machine; a test that reaches it has failed.
@@ -42,13 +42,7 @@ pub fn own_image() -> OwnImage {
 }
 
 pub fn pair() -> (OwnedFd, OwnedFd) {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .expect("a socket pair");
+    let (ours, theirs) = link::pair().expect("a socket pair");
     sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(PATIENCE)).expect("a timeout");
     (ours, theirs)
 }

@@ -137,11 +137,7 @@ fn pairwise(kind: Kind, shared: &Shared) -> Vec<Combination> {
 }
 
 /// Tries all combinations; `log_in` says `ok` or what went wrong.
-fn try_all(
-    world: &World,
-    shared: &Shared,
-    mut log_in: impl FnMut(&Server) -> String,
-) {
+fn try_all(world: &World, shared: &Shared, mut log_in: impl FnMut(&Server) -> String) {
     let combinations = pairwise(world.kind, shared);
     let mut failures = Vec::new();
     for combination in &combinations {

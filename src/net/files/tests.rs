@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use agent_helper::frame::SessionToNet;
-use agent_helper::link::{Assembly, Link};
+use agent_helper::link::{self, Assembly, Link};
 use agent_helper::sftp::log::{Log, Sink};
 use agent_helper::sftp::options::Options;
 use agent_helper::sftp::server::{Account, Server};
@@ -16,7 +16,6 @@ use agent_helper::sftp::sharing::Sharing;
 use agent_helper::sftp::stream;
 use agent_helper::wire::Wire;
 use rustix::fd::AsFd;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
 
@@ -71,13 +70,7 @@ impl Dialogue {
         for descriptor in [&pipe, &answers] {
             rustix::io::ioctl_fionbio(descriptor, true).unwrap();
         }
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = link::pair().unwrap();
         let account = Account {
             name: b"test".to_vec(),
             home: directory.as_os_str().as_bytes().to_vec(),

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use agent_helper::frame::Ending;
-use agent_helper::link::{Assembly, Link};
+use agent_helper::link::{self, Assembly, Link};
 use agent_helper::wire::Wire;
 use rustix::fd::AsFd;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use crate::ssh::Setup;
@@ -27,13 +26,7 @@ struct Stage {
 
 impl Stage {
     fn new(policy: Policy) -> Self {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (ours, theirs) = link::pair().unwrap();
         let mut stage = Self {
             sessions: Sessions::new(policy, true),
             queue: HelperQueue::new(Link::new(ours)),
