@@ -12,6 +12,9 @@ use std::{env, fs};
 
 use ring::digest::{Context, SHA256};
 
+#[path = "src/image_filter.rs"]
+mod image_filter;
+
 /// Bytes of the build id.
 const BUILD_ID_BYTES: usize = 16;
 
@@ -46,14 +49,51 @@ fn main() {
             }
             None => build(&root.join("helper"), &out.join("helper-target")),
         };
+        let mut image = without_sections(image);
         identity.update(&image);
+        fs::write(out.join("helper.image"), &image).unwrap();
+        fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
+        if env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64" {
+            image_filter::to_positions(&mut image);
+        }
         let deflated = miniz_oxide::deflate::compress_to_vec_zlib(&image, 10);
         fs::write(out.join("helper.z"), deflated).unwrap();
-        fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
     }
     fs::write(out.join("built-s"), build_time_s().to_string()).unwrap();
     let digest = identity.finish();
     fs::write(out.join("build-id"), &digest.as_ref()[..BUILD_ID_BYTES]).unwrap();
+}
+
+/// Cuts off what stands behind the last segment: section headers, which only debuggers and linkers read
+/// (elf(5)).
+fn without_sections(mut image: Vec<u8>) -> Vec<u8> {
+    let is_64 = image[4] == 2;
+    assert_eq!(image[5], 1, "little-endian");
+    // Places in the file's header, and of offset and size in a segment's.
+    let (segments, sections, counts, (offset, size)) = if is_64 {
+        (0x20, 0x28, 0x36, (0x08, 0x20))
+    } else {
+        (0x1c, 0x20, 0x2a, (0x04, 0x10))
+    };
+    let half = |at: usize| usize::from(u16::from_le_bytes([image[at], image[at + 1]]));
+    let word = |at: usize| {
+        let bytes = if is_64 { 8 } else { 4 };
+        let mut value = [0; 8];
+        value[..bytes].copy_from_slice(&image[at..at + bytes]);
+        usize::try_from(u64::from_le_bytes(value)).unwrap()
+    };
+    let end = (0..half(counts + 2))
+        .map(|index| word(segments) + index * half(counts))
+        .map(|segment| word(segment + offset) + word(segment + size))
+        .max()
+        .unwrap();
+    assert!(end <= image.len());
+    image.truncate(end);
+    let word_bytes = if is_64 { 8 } else { 4 };
+    image[sections..sections + word_bytes].fill(0);
+    // Their size, their number, and where their names are.
+    image[counts + 4..counts + 10].fill(0);
+    image
 }
 
 /// Seconds since 1970, now or as <https://reproducible-builds.org/specs/source-date-epoch/> has it.
@@ -108,7 +148,11 @@ fn build(directory: &Path, target_directory: &Path) -> Vec<u8> {
         }
     }
     // Set rather than unset, so that flags of a config file (sanitizers, coverage) stay out too.
-    let mut flags = vec!["-Crelocation-model=pie"];
+    let mut flags = vec![
+        "-Crelocation-model=pie",
+        // Tables of few jumps are larger than the comparisons that they replace.
+        "-Cllvm-args=-min-jump-table-entries=10",
+    ];
     if target.contains("musl") {
         // Otherwise rustc puts musl's start files and -lc on the link line; this program has neither.
         flags.extend(["-Clink-self-contained=no", "-Ctarget-feature=-crt-static"]);

@@ -15,6 +15,8 @@ fn main() {
         "-Wl,--hash-style=gnu",
         "-Wl,--no-eh-frame-hdr",
         "-Wl,-z,norelro",
+        // A word or less for each pointer in place of three; linkers that cannot say so and go on.
+        "-Wl,-z,pack-relative-relocs",
         // One page less in the file and in memory: headers, code and constants share segments.
         "-Wl,-z,noseparate-code",
     ] {

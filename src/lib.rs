@@ -15,6 +15,8 @@ mod footprint;
 pub mod frames;
 pub mod host_certificates;
 pub mod host_keys;
+#[cfg(any(test, feature = "embed-helper"))]
+mod image_filter;
 mod inherited;
 pub mod keygen;
 pub mod launch;

@@ -45,7 +45,7 @@ const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
 
 #[cfg(feature = "embed-helper")]
 mod embedded {
-    /// The helper, deflated (zlib).
+    /// The helper, deflated (zlib); on x86_64 with positions in place of displacements.
     pub static DEFLATED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/helper.z"));
     /// Its length, inflated: nothing longer is accepted.
     pub const LEN_BYTES: usize = include!(concat!(env!("OUT_DIR"), "/helper.rs"));
@@ -409,8 +409,15 @@ fn try_directories(
 
 #[cfg(feature = "embed-helper")]
 fn inflate() -> Result<Vec<u8>, String> {
-    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(embedded::DEFLATED, embedded::LEN_BYTES)
-        .map_err(|error| format!("the embedded image is damaged: {error}"))
+    let inflated = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(
+        embedded::DEFLATED,
+        embedded::LEN_BYTES,
+    );
+    let mut image = inflated.map_err(|error| format!("the embedded image is damaged: {error}"))?;
+    if cfg!(target_arch = "x86_64") {
+        crate::image_filter::to_displacements(&mut image);
+    }
+    Ok(image)
 }
 
 #[cfg(not(feature = "embed-helper"))]
