@@ -6,10 +6,10 @@
 use std::ops::Range;
 
 use super::channel::{Channels, Ends};
-use super::core::{ChannelId, Event};
 use super::crypto::Random;
 use super::crypto::cipher::Opener;
 use super::error::ProtocolError;
+use super::event::{ChannelId, Event};
 use super::exchange::{AfterInit, Exchanges};
 use super::message;
 use super::outgoing::Outgoing;

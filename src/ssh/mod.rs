@@ -14,6 +14,7 @@ mod connection;
 pub mod core;
 pub mod crypto;
 pub mod error;
+mod event;
 mod exchange;
 mod freeze;
 pub mod ident;
@@ -26,7 +27,8 @@ pub mod permit;
 pub mod setup;
 pub mod wire;
 
-pub use self::core::{ChannelId, Core, Event, Stream};
+pub use self::core::Core;
+pub use self::event::{ChannelId, Event, Stream};
 pub use error::ProtocolError;
 pub use freeze::Frozen;
 pub use setup::Setup;
