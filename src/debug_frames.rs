@@ -165,6 +165,8 @@ wire_struct! {
         pub listeners: Vec<SocketAddr>,
         /// Parts of the confinement that this kernel does not have.
         pub missing: Vec<Bytes>,
+        /// Processes that keep connections from before an upgrade or a stop.
+        pub keepers: Vec<u32>,
     }
 }
 

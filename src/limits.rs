@@ -326,6 +326,9 @@ pub const PROBE_OUTPUT_MAX_BYTES: usize = 4096;
 pub const TAKE_OVER_MAX_BYTES: usize = 32 * 1024;
 /// How long `agent debug upgrade` waits for the new program to be ready once it has taken over.
 pub const UPGRADE_READY_TIME_MS: u64 = 20_000;
+/// How long after it was told to accept no more a `net` may say that it accepted something: it hears
+/// of that within a turn, and this process may be held up.
+pub const RETIRED_NET_ACCEPTS_MS: u64 = 10_000;
 /// How long a `net` that accepts no more may take to end with its last connection.
 pub const RETIRED_NET_TIME_MS: u64 = 2_000;
 

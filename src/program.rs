@@ -73,10 +73,15 @@ pub fn open(path: &Path) -> Result<OwnedFd, String> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        trusted_path::check(&directory)?;
-        match fs::read_link(&path) {
-            Ok(target) => path = directory.join(target),
-            Err(_) => return open_file(&path),
+        trusted_path::check_around(&directory)?;
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_symlink() => {
+                check_owner(&found).map_err(|what| format!("{}: {what}", path.display()))?;
+                let target = fs::read_link(&path);
+                path =
+                    directory.join(target.map_err(|error| format!("{}: {error}", path.display()))?);
+            }
+            _ => return open_file(&path),
         }
     }
     Err(format!("{}: too many links", path.display()))
@@ -104,12 +109,7 @@ fn check_file(file: &File) -> Result<(), String> {
     if !found.is_file() {
         return Err("is not a regular file".to_owned());
     }
-    if found.uid() != 0 && found.uid() != geteuid().as_raw() {
-        return Err(format!(
-            "belongs to user {}, who could change it; make it root's: chown root FILE",
-            found.uid()
-        ));
-    }
+    check_owner(&found)?;
     if found.mode() & 0o022 != 0 {
         return Err(format!(
             "can be written by others (mode {:04o}), who could change it: chmod go-w FILE",
@@ -127,6 +127,16 @@ fn check_file(file: &File) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn check_owner(found: &fs::Metadata) -> Result<(), String> {
+    if found.uid() == 0 || found.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(format!(
+        "belongs to user {}, who could change it; make it root's: chown -h root FILE",
+        found.uid()
+    ))
 }
 
 /// Where a program ends by its own word: its probe would run although pages that it does not use are
@@ -216,7 +226,7 @@ mod tests {
         fs::write(&path, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(refusal(&path).contains("no ELF header"));
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
         program(&path, 0o755);
         assert!(refusal(&path).contains("can be written by others"));
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
@@ -233,7 +243,7 @@ mod tests {
         assert!(open(&path).is_ok(), "more does no harm");
         file.set_len(40).unwrap();
         assert!(refusal(&path).contains("no ELF header"));
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
         // A link in a good place to a file in a bad one.
         let good = self::directory("good");
         symlink(&path, good.join("agent")).unwrap();
@@ -248,6 +258,16 @@ mod tests {
             program(&path, 0o755);
             std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
             assert!(refusal(&path).contains("user 12345"));
+            program(&path, 0o755);
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+            // Nobody can take our file out of a sticky directory of root's; a link there may be theirs.
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
+            assert!(open(&path).is_ok());
+            let link = directory.join("link");
+            symlink(&path, &link).unwrap();
+            assert!(open(&link).is_ok());
+            std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+            assert!(refusal(&link).contains("user 12345"));
             fs::remove_dir_all(&directory).unwrap();
         }
     }

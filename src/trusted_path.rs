@@ -17,6 +17,20 @@ const STICKY: u32 = 0o1000;
 ///
 /// A sentence that names the component and what to do.
 pub fn check(directory: &Path) -> Result<(), String> {
+    check_way(directory, true)
+}
+
+/// As [`check`], for where something is that exists and belongs to us: a sticky directory will do for
+/// that, too.
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn check_around(directory: &Path) -> Result<(), String> {
+    check_way(directory, false)
+}
+
+fn check_way(directory: &Path, is_for_new: bool) -> Result<(), String> {
     let real = fs::canonicalize(directory).map_err(|error| {
         format!(
             "{} cannot be resolved ({error}); check that it exists",
@@ -25,7 +39,7 @@ pub fn check(directory: &Path) -> Result<(), String> {
     })?;
     let mut component = Some(real.as_path());
     while let Some(path) = component {
-        check_one(path, path == real)?;
+        check_one(path, is_for_new && path == real)?;
         component = path.parent();
     }
     Ok(())
@@ -110,6 +124,10 @@ mod tests {
         assert!(
             check(&top.join("a")).is_err(),
             "the last component must be closed"
+        );
+        assert_eq!(
+            check_around(&std::env::temp_dir()).is_ok(),
+            fs::metadata(std::env::temp_dir()).unwrap().uid() == 0
         );
         assert!(check(&top.join("absent")).is_err());
         fs::remove_dir_all(&top).unwrap();

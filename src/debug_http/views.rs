@@ -57,6 +57,11 @@ pub(super) fn readiness(facts: &Readiness, form: Form) -> String {
         for address in &facts.listeners {
             text.push_str(&format!("listens on   {address}\n"));
         }
+        for pid in &facts.keepers {
+            text.push_str(&format!(
+                "keeper       {pid} (has connections from before an upgrade or a stop)\n"
+            ));
+        }
         for part in &facts.missing {
             text.push_str(&format!("not in this kernel: {}\n", name(part)));
         }
@@ -79,6 +84,7 @@ pub(super) fn readiness(facts: &Readiness, form: Form) -> String {
         .listeners
         .iter()
         .map(|at| string(at.to_string().as_bytes()));
+    let keepers = facts.keepers.iter().map(u32::to_string);
     let missing = facts.missing.iter().map(|part| string(part));
     let helper = Object::new()
         .text("mode", &facts.helper_mode)
@@ -94,6 +100,7 @@ pub(super) fn readiness(facts: &Readiness, form: Form) -> String {
         .value("host_keys", &list(keys))
         .value("listeners", &list(listeners))
         .value("confinement_missing", &list(missing))
+        .value("keepers", &list(keepers))
         .end()
         + "\n"
 }

@@ -8,7 +8,6 @@ use super::Monitor;
 use super::connection::{Connection, Generation, Phase};
 use super::ids::{ConnectionKey, NetId};
 use super::names::ClientName;
-use super::nets::Role;
 use super::penalties::{Conduct, Offence};
 use super::permit::Permit;
 use super::setup::connection_options;
@@ -28,10 +27,8 @@ impl Monitor {
         let Some(process) = self.nets.get_mut(net) else {
             return;
         };
-        if process.role != Role::Strangers || number <= process.highest {
-            return self
-                .nets
-                .doom(net, "it accepted under an impossible number");
+        if !process.may_accept() || number <= process.highest {
+            return self.nets.doom(net, "it accepted what it may not");
         }
         process.highest = number;
         // One that accepts no more may have accepted this one before it heard of that.

@@ -134,6 +134,7 @@ impl Monitor {
                 .collect(),
             listeners: self.listeners.iter().map(|it| it.address).collect(),
             missing: self.missing.clone(),
+            keepers: super::rundir::keepers(&self.generation.options.data_dir),
         }
     }
 

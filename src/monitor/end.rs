@@ -177,11 +177,11 @@ impl Monitor {
 
     /// A `net` was without connections for long enough.
     pub(super) fn idle_over(&mut self, id: NetId) {
-        if self
-            .nets
-            .get(id)
-            .is_some_and(|net| net.connections.is_empty())
-        {
+        if let Some(net) = self.nets.get(id).filter(|net| net.connections.is_empty()) {
+            if net.retired {
+                // It should have ended by itself, and may have gone bad: it has our listeners.
+                net.kill();
+            }
             self.end_net(id);
         }
     }
@@ -334,7 +334,7 @@ impl Monitor {
             self.nets
                 .send(&self.poller, id, 0, &ToNet::StopAccepting, &[]);
             if let Some(net) = self.nets.get_mut(id) {
-                net.retired = true;
+                net.retire();
             }
             self.end_retired(id);
         }

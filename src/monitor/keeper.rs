@@ -187,3 +187,21 @@ impl Monitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_is_not_needed_goes_without_a_trace() {
+        let Forked::Parent(waiting) = fork_keeper().unwrap() else {
+            panic!("this process is the same program as before");
+        };
+        let pid = waiting.pid;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(rustix::process::test_kill_process(pid).is_ok(), "it waits");
+        waiting.dismiss();
+        assert!(rustix::process::test_kill_process(pid).is_err());
+    }
+}

@@ -245,14 +245,14 @@ mod tests {
         let (first, second) = (open("127.0.0.1:0"), open("127.0.0.1:0"));
         let blocked = open("127.0.0.1:0");
         let wanted = [second.address, blocked.address];
-        let kept = rustix::net::sockopt::socket_cookie(&second).unwrap();
+        let kept = sockopt::socket_cookie(&second).unwrap();
         let old = vec![first, second];
         let (new, errors) = for_addresses(&wanted, &old);
         assert!(matches!(new.as_slice(), [NewListener::Kept(1)]));
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].0, blocked.address);
         let now = exchange(old, new);
-        let cookies = now.iter().map(rustix::net::sockopt::socket_cookie);
+        let cookies = now.iter().map(sockopt::socket_cookie);
         assert_eq!(cookies.collect::<Vec<_>>(), [Ok(kept)]);
         // A service manager's stay, whatever is wanted.
         let managed = Listener {

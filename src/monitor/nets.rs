@@ -19,6 +19,7 @@ use super::poller::{Poller, Source};
 use super::timers::TimerId;
 use crate::frames::ToNet;
 use crate::launch::{Launch, Launched, launch};
+use crate::limits::RETIRED_NET_ACCEPTS_MS;
 
 /// What a `net` is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct Net {
     pub greeted: bool,
     /// It accepts no more.
     pub retired: bool,
+    /// What it accepted before it heard of that has arrived by then.
+    accepts_until: Option<Instant>,
     pub connections: BTreeMap<u32, ConnectionKey>,
     /// Highest number of a connection so far: theirs for strangers, ours for users.
     pub highest: u32,
@@ -312,6 +315,7 @@ fn net(role: Role, title: &CStr, Launched { pid, pidfd }: Launched, link: Link) 
         outbox: Outbox::default(),
         greeted: false,
         retired: false,
+        accepts_until: None,
         collected: false,
         connections: BTreeMap::new(),
         highest: 0,
@@ -346,6 +350,21 @@ impl Net {
             None => {}
         }
         !self.collected
+    }
+
+    /// It was told to accept no more.
+    pub(super) fn retire(&mut self) {
+        self.retired = true;
+        let time = Duration::from_millis(RETIRED_NET_ACCEPTS_MS);
+        self.accepts_until.get_or_insert(Instant::now() + time);
+    }
+
+    /// Whether it may still say that it accepted a connection.
+    pub(super) fn may_accept(&self) -> bool {
+        self.role == Role::Strangers
+            && self
+                .accepts_until
+                .is_none_or(|until| Instant::now() < until)
     }
 
     /// Frames wait for room on the link.

@@ -100,7 +100,7 @@ impl Monitor {
                 self.tell_level(id);
             }
             if let (true, Some(net)) = (strangers, self.nets.get_mut(id)) {
-                net.retired = true;
+                net.retire();
             }
             self.end_retired(id);
         }

@@ -118,28 +118,37 @@ pub(super) fn signal_all(data_dir: &Path) -> std::io::Result<usize> {
 /// Whether the servers that left marks in `data_dir`, other than this one, accept no more: all, and
 /// there is one.
 pub(super) fn others_drain(data_dir: &Path) -> bool {
+    let others = others(data_dir);
+    !others.is_empty() && others.iter().all(|(_, drains)| *drains)
+}
+
+/// The processes that keep connections from before a stop or an upgrade of a server in `data_dir`.
+pub(super) fn keepers(data_dir: &Path) -> Vec<u32> {
+    let others = others(data_dir).into_iter();
+    others
+        .filter(|(_, drains)| *drains)
+        .map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
+        .collect()
+}
+
+/// Who else left a mark and lives, and whether it drains.
+fn others(data_dir: &Path) -> Vec<(Pid, bool)> {
     let own = format!("monitor.{}", std::process::id());
     let marks = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
-    let mut found = false;
-    for entry in marks {
-        let name = entry.file_name();
-        // Our own is not looked at: closing it would give its lock back.
-        if !name.as_encoded_bytes().starts_with(b"monitor.") || name == *own {
-            continue;
-        }
-        let Ok(file) = open_mark(&entry.path()) else {
-            continue;
-        };
-        if holder(&file).is_none() {
-            continue;
-        }
-        let mut note = [0; DRAINING.len()];
-        if file.read_exact_at(&mut note, 0).is_err() || note != DRAINING {
-            return false;
-        }
-        found = true;
-    }
-    found
+    marks
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            // Our own is not looked at: closing it would give its lock back.
+            if !name.as_encoded_bytes().starts_with(b"monitor.") || name == *own {
+                return None;
+            }
+            let file = open_mark(&entry.path()).ok()?;
+            let pid = holder(&file)?;
+            let mut note = [0; DRAINING.len()];
+            let drains = file.read_exact_at(&mut note, 0).is_ok() && note == DRAINING;
+            Some((pid, drains))
+        })
+        .collect()
 }
 
 /// In the mark of a server that accepts no more.
@@ -249,6 +258,7 @@ mod tests {
         assert!(!others_drain(&directory), "it serves");
         std::fs::write(&path, DRAINING).unwrap();
         assert!(others_drain(&directory));
+        assert_eq!(keepers(&directory), [other.id()]);
         let own = Mark::leave(&directory, false).unwrap();
         assert!(others_drain(&directory), "we are no other");
         own.note_drain();

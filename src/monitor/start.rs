@@ -141,6 +141,8 @@ impl Monitor {
         }
         if is_upgrade {
             monitor.remove_old_files(taken.pid_file, taken.mark);
+            // Of children that ended during the exec nobody hears any more.
+            monitor.reap();
             log::info!("upgraded: agent {} goes on", env!("CARGO_PKG_VERSION"));
         }
         Ok(monitor)

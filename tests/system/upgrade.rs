@@ -100,6 +100,8 @@ fn sessions_live_on(world: &World) {
     terminal.expect("three 44");
     second.works("from the second program to the third");
     assert_eq!(installed.keepers(), 2);
+    let ready = installed.debug(&["readyz"]).success();
+    assert_eq!(ready.matches("keeper ").count(), 2, "{ready}");
     // New channels of an old connection too.
     let mut again = TcpStream::connect(("127.0.0.1", port)).unwrap();
     again.set_read_timeout(Some(LIMIT)).unwrap();
