@@ -117,7 +117,8 @@ pub fn find(options: &Options) -> Result<Vec<HostKey>, Vec<String>> {
         &options.host_certificate_files,
     );
     for key in more_of_a_type {
-        if key.certificate.is_some() {
+        // Clients learn those that are configured, before the first one goes.
+        if key.certificate.is_some() || !options.host_keys_are_default {
             keys.push(key);
         } else {
             log::info!(
@@ -197,8 +198,8 @@ fn candidates(options: &Options) -> Vec<PathBuf> {
     paths
 }
 
-/// One key of each type: with two, clients would meet the one they do not know. Another may still
-/// be of use for its certificate.
+/// One key of each type signs: with two, clients would meet the one they do not know. Another may
+/// be of use for its certificate, or later.
 fn add(
     keys: &mut Vec<HostKey>,
     more_of_a_type: &mut Vec<HostKey>,

@@ -203,7 +203,9 @@ impl Kind {
             },
             _ => self.expand(&[], list, &[])?,
         };
-        if chosen.served.is_empty() {
+        // Of users' keys none at all is safe, and a Match block may add some.
+        let may_be_none = matches!(self, Self::UserKey | Self::Authority);
+        if chosen.served.is_empty() && !(may_be_none && !chosen.dropped.is_empty()) {
             return Err(format!(
                 "nothing of \"{list}\" is served here; served are {}",
                 self.served().join(",")
@@ -322,6 +324,13 @@ mod tests {
     }
 
     #[test]
+    fn users_may_be_left_without_a_key_that_is_served() {
+        let chosen = Kind::UserKey.choose("ssh-dss,ssh-rsa").unwrap();
+        assert!(chosen.served.is_empty());
+        assert_eq!(chosen.dropped, ["ssh-dss", "ssh-rsa"]);
+    }
+
+    #[test]
     fn unknown_names_and_empty_results_are_errors() {
         for (kind, list) in [
             (Kind::Cipher, "rot13"),
@@ -329,7 +338,8 @@ mod tests {
             (Kind::Cipher, "aes256-ctr,"),
             (Kind::Cipher, "aes128-cbc"),
             (Kind::Cipher, "-*"),
-            (Kind::UserKey, "ssh-rsa"),
+            (Kind::HostKey, "ssh-rsa"),
+            (Kind::UserKey, "-*"),
             (Kind::UserKey, "+"),
             (Kind::Kex, "^nonsense"),
         ] {

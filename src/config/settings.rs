@@ -511,8 +511,13 @@ pub(super) fn tokens(text: &str, known: &str) -> Parsed<()> {
 
 fn algorithms(kind: Kind, line: &Line<'_>, warn: &mut dyn FnMut(String)) -> Parsed<Vec<String>> {
     let Chosen { served, dropped } = kind.choose(single(line)?)?;
-    if !dropped.is_empty() {
-        warn(format!("not served and left out: {}", dropped.join(", ")));
+    let names = dropped.join(", ");
+    if served.is_empty() {
+        warn(format!(
+            "nothing of {names} is served: no key lets anybody in by this line"
+        ));
+    } else if !dropped.is_empty() {
+        warn(format!("not served and left out: {names}"));
     }
     Ok(served)
 }

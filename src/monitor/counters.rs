@@ -150,8 +150,14 @@ impl Monitor {
     fn of_processes(&self, samples: &mut Samples) {
         let mode = self.host.helper.mode().to_string();
         samples.add(Id::HelperMode, &[&mode], 1);
+        let mut named = Vec::new();
         for key in &self.generation.host_keys {
             let name = key.private.public().key_type.name();
+            // A second of a type is never ours alone: it was configured.
+            if named.contains(&name) {
+                continue;
+            }
+            named.push(name);
             samples.add(Id::HostKeyPersisted, &[name], key.persisted.into());
         }
         let strangers = self

@@ -94,13 +94,20 @@ pub(super) fn signature_algorithms(accepted: &[String]) -> Vec<Bytes> {
 fn public_keys(wanted: &[String], host_keys: &[Arc<HostKey>]) -> Vec<HostKeyPublic> {
     let mut keys: Vec<(usize, HostKeyPublic)> = Vec::new();
     let mut offered: Vec<(KeyType, bool)> = Vec::new();
+    let mut further = Vec::new();
     for key in host_keys {
         let public = key.private.public();
         let key_type = public.key_type;
-        // A second key of a type is there for its certificate alone.
-        if !offered.contains(&(key_type, false)) {
+        let offer_of_key = offer(&public.blob, key_type.algorithms(), wanted);
+        if offered.contains(&(key_type, false)) {
+            // It takes the first one's place some day: clients learn it, and no exchange uses it.
+            further.extend(offer_of_key.map(|(_, key)| HostKeyPublic {
+                algorithms: Vec::new(),
+                ..key
+            }));
+        } else {
             offered.push((key_type, false));
-            keys.extend(offer(&public.blob, key_type.algorithms(), wanted));
+            keys.extend(offer_of_key);
         }
         if let Some(certificate) = &key.certificate
             && !offered.contains(&(key_type, true))
@@ -114,7 +121,8 @@ fn public_keys(wanted: &[String], host_keys: &[Arc<HostKey>]) -> Vec<HostKeyPubl
         }
     }
     keys.sort_by_key(|(first, _)| *first);
-    keys.into_iter().map(|(_, key)| key).collect()
+    let keys = keys.into_iter().map(|(_, key)| key);
+    keys.chain(further).collect()
 }
 
 /// A blob with those of its algorithms that are wanted, and the place of the first of them.

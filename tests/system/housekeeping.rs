@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::accounts::User;
+use crate::accounts::{self, User};
 use crate::clients;
 use crate::harness::{Case, World};
 use crate::server::Server;
@@ -11,6 +11,10 @@ use crate::server::Server;
 /// Those about times are for `agent` only: sshd 9.2 does not have the keywords yet.
 pub const CASES: &[Case] = &[
     Case::new("housekeeping::host_keys_are_learned", host_keys_are_learned),
+    Case::new(
+        "housekeeping::the_next_key_is_learned",
+        the_next_key_is_learned,
+    ),
     Case::new("housekeeping::idle_channels_end", idle_channels_end).only_agent(),
     Case::new(
         "housekeeping::unused_connections_end",
@@ -64,6 +68,28 @@ fn host_keys_are_learned(world: &World) {
             "{first}"
         );
     }
+}
+
+/// A second key of a type is for the day when the first one goes: no exchange uses it.
+fn the_next_key_is_learned(world: &World) {
+    let user = world.user();
+    let first = world.directory.join("first");
+    accounts::make_key(&first, &["-t", "ed25519"]);
+    // Before the key that all servers here have.
+    let server = world.server(&[&format!("HostKey {}", first.display())]);
+    let file = world.directory.join("known-next");
+    let known = format!("UserKnownHostsFile={}", file.display());
+    let public = fs::read_to_string(world.host_key("ed25519").with_extension("pub")).unwrap();
+    let blob = public.split(' ').nth(1).unwrap();
+    for _ in 0..2 {
+        clients::run(&mut updating(&server, &user, &known, "ssh-ed25519")).success();
+    }
+    let both = fs::read_to_string(&file).unwrap();
+    assert!(both.contains(blob) && both.lines().count() == 2, "{both}");
+    let mut scan = Command::new("ssh-keyscan");
+    scan.args(["-t", "ed25519", "-p", &server.port.to_string(), "127.0.0.1"]);
+    let scanned = clients::run(&mut scan).success();
+    assert!(!scanned.contains(blob), "{scanned}");
 }
 
 /// What rests is ended, what moves is not.
