@@ -17,10 +17,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "one packet cipher each, and vectors for all of them",
     ),
     (
-        "src/ssh/core.rs",
-        "the one place where the protocol's state changes",
-    ),
-    (
         "src/net/connection.rs",
         "the one place where a connection's state changes",
     ),
