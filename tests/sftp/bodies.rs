@@ -1,5 +1,6 @@
-//! Body of the fuzz target `sftp_request`: what must hold for every packet.
+//! Bodies of the fuzz targets `sftp_request` and `scp_record`: what must hold for all bytes.
 
+use agent_helper::scp::sink::{parse_record, parse_times};
 use agent_helper::sftp::attributes::Attributes;
 use agent_helper::sftp::packet::{Fields, Replies};
 use agent_helper::sftp::request::{Decoded, Request, decode};
@@ -53,4 +54,18 @@ fn round_trip(attributes: &Attributes) {
     let mut fields = Fields::new(replies.bytes());
     assert_eq!(Attributes::decode(&mut fields).as_ref(), Ok(attributes));
     assert!(fields.is_empty());
+}
+
+/// Takes `input` for a record of the old scp protocol: who sends one names a file in the directory at
+/// hand and no other.
+pub fn record(input: &[u8]) {
+    if let Some(record) = parse_record(input) {
+        assert!(record.mode <= 0o7777);
+        assert!(input.ends_with(&record.name));
+        assert!(!matches!(record.name.as_slice(), b"" | b"." | b".."));
+        assert!(!record.name.iter().any(|byte| matches!(byte, 0 | b'/')));
+    }
+    if let Some(times) = parse_times(input) {
+        assert!(times.last_access.tv_sec >= 0 && times.last_modification.tv_sec >= 0);
+    }
 }

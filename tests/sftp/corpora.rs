@@ -1,11 +1,18 @@
-//! The fuzz target on stable Rust: over its corpus, and over mutations that are the same each time.
+//! The fuzz targets on stable Rust: over their corpora, and over mutations that are the same each time.
 
 use std::path::PathBuf;
 
 use crate::bodies;
 
-fn corpus() -> Vec<Vec<u8>> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/sftp_request");
+const TARGETS: [(&str, fn(&[u8])); 2] = [
+    ("sftp_request", bodies::request),
+    ("scp_record", bodies::record),
+];
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -19,9 +26,9 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_corpus_replays() {
-    for input in corpus() {
-        bodies::request(&input);
+fn the_corpora_replay() {
+    for (target, body) in TARGETS {
+        corpus(target).iter().for_each(|input| body(input));
     }
 }
 
@@ -35,19 +42,21 @@ fn mutations_hold_too() {
         state ^= state << 17;
         usize::try_from(state % limit.max(1) as u64).unwrap()
     };
-    let corpus = corpus();
-    for _ in 0..rounds {
-        let mut input = corpus[below(corpus.len())].clone();
-        for _ in 0..1 + below(4) {
-            let at = below(input.len());
-            match below(4) {
-                0 if !input.is_empty() => input[at] = [0, 1, 4, 0x7f, 0x80, 0xff][below(6)],
-                1 => input.truncate(at),
-                2 => input.insert(at.min(input.len()), u8::try_from(below(256)).unwrap()),
-                _ if !input.is_empty() => input[at] ^= 1 << below(8),
-                _ => {}
+    for (target, body) in TARGETS {
+        let corpus = corpus(target);
+        for _ in 0..rounds {
+            let mut input = corpus[below(corpus.len())].clone();
+            for _ in 0..1 + below(4) {
+                let at = below(input.len());
+                match below(4) {
+                    0 if !input.is_empty() => input[at] = [0, 1, 4, 0x7f, 0x80, 0xff][below(6)],
+                    1 => input.truncate(at),
+                    2 => input.insert(at.min(input.len()), u8::try_from(below(256)).unwrap()),
+                    _ if !input.is_empty() => input[at] ^= 1 << below(8),
+                    _ => {}
+                }
             }
+            body(&input);
         }
-        bodies::request(&input);
     }
 }

@@ -5,5 +5,7 @@
 mod bodies;
 mod client;
 mod corpora;
+mod faults;
 mod hard_times;
 mod twins;
+mod ways;

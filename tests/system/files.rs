@@ -20,6 +20,11 @@ pub const CASES: &[Case] = &[
     Case::new("files::options", options),
     Case::new("files::request_lists", request_lists),
     Case::new("files::external_server", external_server),
+    Case::new(
+        "files::in_the_place_of_openssh_s",
+        in_the_place_of_openssh_s,
+    )
+    .only_agent(),
     Case::new("files::client_vanishes", client_vanishes),
     Case::new(
         "files::client_ends_within_a_packet",
@@ -277,6 +282,42 @@ fn external_server(world: &World) {
         let server = world.server(&[&line]);
         sftp(&server, &user, &[], "get there /dev/null\nrm there\n").success();
     }
+}
+
+/// `agent sftp-server` as sshd's subsystem, with options of sftp-server(8).
+fn in_the_place_of_openssh_s(world: &World) {
+    let user = world.user();
+    let reference = world.reference();
+    let line = format!(
+        "Subsystem sftp {} sftp-server -u 027 -P rmdir -l INFO",
+        crate::server::agent_file().display()
+    );
+    let server = reference.server(&[&line]);
+    let source = world.directory.join("source");
+    fs::write(&source, noise(3_000_000)).unwrap();
+    let back = world.directory.join("back");
+    let batch = format!(
+        "put {} there\nmkdir d\n-rmdir d\nls -l\nget there {}\nrm there\n",
+        source.display(),
+        back.display()
+    );
+    let ran = sftp(&server, &user, &[], &batch);
+    assert!(ran.err().contains("Permission denied"), "{}", ran.err());
+    let listing = ran.success();
+    assert!(listing.contains("-rw-r-----"), "{listing}");
+    assert!(fs::read(&back).unwrap() == noise(3_000_000));
+    assert!(user.home.join("d").exists());
+    scp(
+        &server,
+        &user,
+        &[
+            "-s",
+            source.to_str().unwrap(),
+            &format!("{}@127.0.0.1:d/x", user.name),
+        ],
+    )
+    .success();
+    assert!(fs::read(user.home.join("d/x")).unwrap() == noise(3_000_000));
 }
 
 /// Who leaves in the middle of a transfer leaves no process behind, also where the server waits for

@@ -119,6 +119,18 @@ impl World {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The same world where servers are sshd: for what of ours runs below it.
+    pub fn reference(&self) -> Self {
+        Self {
+            kind: Kind::Sshd,
+            directory: self.directory.clone(),
+            host_keys: self.host_keys.clone(),
+            logs: Mutex::new(Vec::new()),
+            // Not the numbers of files that are there.
+            numbers: AtomicUsize::new(1000),
+        }
+    }
+
     pub fn is_agent(&self) -> bool {
         self.kind == Kind::Agent
     }

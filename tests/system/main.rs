@@ -22,6 +22,7 @@ mod configuration;
 mod disconnect;
 mod fail2ban;
 mod file_clients;
+mod file_faults;
 mod files;
 mod forwarding;
 mod harness;
@@ -53,6 +54,7 @@ fn main() {
         disconnect::CASES,
         fail2ban::CASES,
         file_clients::CASES,
+        file_faults::CASES,
         files::CASES,
         forwarding::CASES,
         hostile::CASES,

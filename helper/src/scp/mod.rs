@@ -5,7 +5,7 @@
 //! apart (see [`words`]) and the rest happens here. Source: OpenSSH's scp.c; there is no standard.
 #![forbid(unsafe_code)]
 
-mod sink;
+pub mod sink;
 mod source;
 mod stream;
 

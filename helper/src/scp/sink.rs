@@ -19,10 +19,14 @@ use crate::text::{c_string, parse_decimal};
 const DEPTH_MAX: usize = 200;
 
 /// A `C` or `D` record.
-struct Record {
-    mode: u32,
-    size: u64,
-    name: Vec<u8>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Permission bits, setuid and its kin included.
+    pub mode: u32,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What to call it; one component.
+    pub name: Vec<u8>,
 }
 
 /// Receives everything into `target`.
@@ -95,7 +99,7 @@ fn receive(
 }
 
 /// Modification and access, each with microseconds that nobody sends.
-fn parse_times(line: &[u8]) -> Option<Timestamps> {
+pub fn parse_times(line: &[u8]) -> Option<Timestamps> {
     let mut numbers = line.split(|&byte| byte == b' ').map(parse_decimal);
     let mut seconds = || {
         let seconds = i64::try_from(numbers.next()??).ok()?;
@@ -113,7 +117,7 @@ fn parse_times(line: &[u8]) -> Option<Timestamps> {
 }
 
 /// `MODE SIZE NAME`. A name is one component and leads nowhere else.
-fn parse_record(line: &[u8]) -> Option<Record> {
+pub fn parse_record(line: &[u8]) -> Option<Record> {
     let mut fields = line.splitn(3, |&byte| byte == b' ');
     let (mode, size, name) = (fields.next()?, fields.next()?, fields.next()?);
     let mut bits = 0;
