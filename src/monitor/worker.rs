@@ -98,8 +98,10 @@ impl Worker {
 
     /// Gives `job` to the thread; false where that is not possible now.
     pub(super) fn submit(&mut self, job: Job) -> bool {
-        if self.thread.is_none() {
-            self.thread = self.start();
+        match self.thread.take() {
+            Some(living) if !living.1.is_finished() => self.thread = Some(living),
+            // None yet, or it panicked: what it had at hand ends with that login's grace time.
+            _ => self.thread = self.start(),
         }
         match &self.thread {
             Some((jobs, _)) => jobs.try_send(job).is_ok(),
@@ -147,5 +149,41 @@ impl Worker {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ssh::crypto::private_key::PrivateKey;
+    use crate::ssh::crypto::public_key::KeyType;
+
+    #[test]
+    fn a_thread_that_ended_is_replaced() {
+        let mut worker = Worker::new().unwrap();
+        let ended = std::thread::spawn(|| {});
+        while !ended.is_finished() {
+            std::thread::yield_now();
+        }
+        worker.thread = Some((sync_channel(1).0, ended));
+        let private = PrivateKey::generate(KeyType::Ed25519, &Random::system()).unwrap();
+        let signature = private
+            .sign(b"ssh-ed25519", b"data", &Random::system())
+            .unwrap();
+        let check = Check {
+            key: private.public().clone(),
+            algorithm: b"ssh-ed25519".to_vec(),
+            data: b"data".to_vec(),
+            signature,
+        };
+        let key = ConnectionKey(1);
+        assert!(worker.submit(Job::Verify(key, check)));
+        worker.stop();
+        let done = worker.take();
+        assert!(
+            matches!(done[..], [Done::Verified(_, Ok(None))]),
+            "{done:?}"
+        );
     }
 }
