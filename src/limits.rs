@@ -243,6 +243,8 @@ pub const FORWARD_PACKET_BYTES: u32 = 32 * 1024;
 /// and some KiB as a rule (OpenSSH's CHAN_X11_WINDOW_DEFAULT and CHAN_X11_PACKET_DEFAULT).
 pub const AGENT_WINDOW_BYTES: u32 = 64 * 1024;
 pub const AGENT_PACKET_BYTES: u32 = 16 * 1024;
+/// The largest packet of a tunnel device: that of IP.
+pub const TUNNEL_PACKET_BYTES: usize = 64 * 1024;
 /// Listeners of one connection: each holds up to three descriptors.
 pub const LISTENERS_PER_CONNECTION: usize = 128;
 /// Channels that the client was offered and has not answered for: with as many, listeners rest and

@@ -19,17 +19,20 @@ use crate::connect::{self, Race};
 use crate::display::Display;
 use crate::forward_frame::{
     Address, Addresses, Failure, ForwardAnswer, ForwardRequest, Forwarding, Lookup, Place,
-    X11Request,
+    TunnelMode, X11Request,
 };
 use crate::forward_policy::{bind_to, permits_listen, permits_open};
 use crate::frame::{HelperToMonitor, SessionToNet};
-use crate::limits::{ADDRESSES_MAX, CONNECTS_MAX, LOOKUP_TIME_MS, UNIX_LISTENERS_MAX};
+use crate::limits::{
+    ADDRESSES_MAX, CONNECTS_MAX, LOOKUP_TIME_MS, TUNNELS_NAMED_MAX, UNIX_LISTENERS_MAX,
+};
 use crate::link::{Assembly, Link, LinkError};
 use crate::listen::{self, UnixFile};
 use crate::numeric;
 use crate::session::Peers;
 use crate::sys::now_ms;
 use crate::text::{decimal, failure as failed, printable};
+use crate::tunnel;
 use crate::wire::{Bytes, Wire};
 
 /// Log levels.
@@ -47,6 +50,8 @@ pub struct Forwards {
     home: Bytes,
     agent: Option<AgentSocket>,
     display: Option<(u32, Display)>,
+    /// Names of interfaces.
+    tunnels: Vec<Vec<u8>>,
     resolver: Resolver,
     last_lookup: u32,
 }
@@ -99,6 +104,7 @@ impl Forwards {
             home,
             agent: None,
             display: None,
+            tunnels: Vec::new(),
             resolver: Resolver::None,
             last_lookup: 0,
         }
@@ -120,6 +126,9 @@ impl Forwards {
             ForwardRequest::ListenAgent { number } => self.listen_agent(number, peers),
             ForwardRequest::ListenX11 { number, request } => {
                 self.listen_x11(number, &request, peers)
+            }
+            ForwardRequest::OpenTunnel { number, mode, unit } => {
+                self.open_tunnel(number, mode, unit, peers)
             }
         }
     }
@@ -323,6 +332,38 @@ impl Forwards {
                 refuse_listener(peers, number)
             }
         }
+    }
+
+    #[inline(never)]
+    fn open_tunnel<P: Peers>(
+        &mut self,
+        number: u32,
+        mode: TunnelMode,
+        unit: u32,
+        peers: &mut P,
+    ) -> Result<(), P::Error> {
+        let Some(unit) = tunnel::permitted(&self.rules.tunnel, mode, unit) else {
+            peers.log(INFO, b"Server has rejected tunnel device forwarding")?;
+            return refuse(peers, number, Failure::Prohibited);
+        };
+        match tunnel::open_device(mode, unit) {
+            Ok((device, name)) => {
+                peers.log(INFO, &[b"tunnel device ".as_slice(), &name].concat())?;
+                if self.tunnels.len() < TUNNELS_NAMED_MAX {
+                    self.tunnels.push(name);
+                }
+                connected(peers, number, &device)
+            }
+            Err(errno) => {
+                peers.log(ERROR, &failed("tunnel device", errno))?;
+                refuse(peers, number, system(errno))
+            }
+        }
+    }
+
+    /// SSH_TUNNEL: interfaces of tunnels, in order, with commas between.
+    pub fn tunnels(&self) -> Option<Vec<u8>> {
+        (!self.tunnels.is_empty()).then(|| self.tunnels.join(&b','))
     }
 
     /// The display that was opened last, with its session's number; once.

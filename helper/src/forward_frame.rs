@@ -43,6 +43,32 @@ wire_struct! {
         pub bind_mask: u32,
         /// StreamLocalBindUnlink.
         pub bind_unlink: bool,
+        /// Tunnel devices.
+        pub tunnel: TunnelRules,
+    }
+}
+
+wire_struct! {
+    /// Which tunnel devices may be used; by default none.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub struct TunnelRules {
+        /// Those of layer 3.
+        pub point_to_point: bool,
+        /// Those of layer 2.
+        pub ethernet: bool,
+        /// tunnel= of the key's line: this one only.
+        pub unit: Option<u32>,
+    }
+}
+
+wire_enum! {
+    /// Layers of a tunnel, by OpenSSH's numbers.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum TunnelMode {
+        /// Packets of IP.
+        1 => PointToPoint,
+        /// Frames.
+        2 => Ethernet,
     }
 }
 
@@ -127,6 +153,8 @@ wire_enum! {
         4 => ListenAgent { number: u32, },
         /// Listen for clients of the session's display.
         5 => ListenX11 { number: u32, request: X11Request, },
+        /// Open a tunnel device. Answered as [`ForwardRequest::Connect`], with the device.
+        6 => OpenTunnel { number: u32, mode: TunnelMode, unit: u32, },
     }
 }
 
@@ -134,7 +162,7 @@ wire_enum! {
     /// The helper to `net`.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub enum ForwardAnswer {
-        /// Descriptor: the connected stream socket.
+        /// Descriptor: the connected stream socket, or the tunnel device.
         1 => Connected { number: u32, },
         /// There will be no connection.
         2 => NotConnected { number: u32, failure: Failure, },

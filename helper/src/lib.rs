@@ -39,6 +39,7 @@ pub mod sys;
 pub mod terminal;
 pub mod text;
 pub mod title;
+pub mod tunnel;
 pub mod wire;
 
 use alloc::ffi::CString;

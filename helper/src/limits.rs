@@ -28,6 +28,8 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const LOOKUP_TIME_MS: u64 = 10_000;
 /// Connections of one user that a link to agents goes back through.
 pub const AGENT_LINKS_MAX: u32 = 64;
+/// Tunnel devices that sessions are told of: an environment must not grow with what a client asks.
+pub const TUNNELS_NAMED_MAX: usize = 16;
 /// Displays that are tried (OpenSSH's MAX_DISPLAYS).
 pub const DISPLAYS_MAX: u32 = 1000;
 /// Bytes of an X11 protocol name or cookie: MIT-MAGIC-COOKIE-1 has 32 digits, XDM's 48.

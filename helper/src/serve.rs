@@ -328,6 +328,7 @@ impl Helper {
                 (NetToSession::Forward { request }, Some(sessions), Some(forwards)) => {
                     forwards.on_request(request, &mut self.links)?;
                     sessions.set_agent_path(forwards.agent_path());
+                    sessions.set_tunnels(forwards.tunnels());
                     if let Some((session, display)) = forwards.take_display() {
                         sessions.set_display(session, display);
                     }

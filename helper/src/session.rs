@@ -147,6 +147,16 @@ impl Sessions {
         }
     }
 
+    /// Programs that start from now on find the names of tunnel interfaces.
+    pub fn set_tunnels(&mut self, names: Option<Vec<u8>>) {
+        const NAME: &[u8] = b"SSH_TUNNEL";
+        if let Some(names) = names {
+            let variables = &mut self.policy.environment;
+            variables.retain(|(name, _)| **name != *NAME);
+            variables.push((NAME.into(), names.into()));
+        }
+    }
+
     /// The program of `number`, when it starts, finds this display.
     pub fn set_display(&mut self, number: u32, display: Display) {
         if self.displays.len() < SESSIONS_MAX {

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use agent_helper::tunnel::{ANY_UNIT, UNIT_MAX};
+
 use super::LineError;
 use crate::local_time::{self, Civil};
 use crate::pattern::{self, Outcome};
@@ -37,6 +39,10 @@ pub struct KeyOptions {
     pub permit_agent_forwarding: bool,
     /// X11-forwarding, no-X11-forwarding, restrict
     pub permit_x11_forwarding: bool,
+    /// restrict: no tunnel devices. Nothing gives them back.
+    pub permit_tunnel: bool,
+    /// tunnel=: this one only; [`agent_helper::tunnel::ANY_UNIT`] for "any".
+    pub tunnel: Option<u32>,
     /// permitopen=: `HOST:PORT` in the order of the line; empty: no limit of this line.
     pub permit_open: Vec<Vec<u8>>,
     /// permitlisten=: `HOST:PORT`, the host `*` where the line leaves it out.
@@ -78,6 +84,8 @@ impl Default for KeyOptions {
             permit_port_forwarding: true,
             permit_agent_forwarding: true,
             permit_x11_forwarding: true,
+            permit_tunnel: true,
+            tunnel: None,
             permit_open: Vec::new(),
             permit_listen: Vec::new(),
             cert_authority: false,
@@ -98,6 +106,7 @@ impl KeyOptions {
             permit_port_forwarding: false,
             permit_agent_forwarding: false,
             permit_x11_forwarding: false,
+            permit_tunnel: false,
             ..Self::default()
         }
     }
@@ -187,6 +196,7 @@ fn parse_flag(name: &[u8], options: &mut KeyOptions) -> Result<(), LineError> {
             options.permit_port_forwarding = false;
             options.permit_agent_forwarding = false;
             options.permit_x11_forwarding = false;
+            options.permit_tunnel = false;
         }
         b"pty" => options.permit_pty = true,
         b"no-pty" => options.permit_pty = false,
@@ -237,8 +247,7 @@ fn parse_valued<'a>(
         "permitopen" => add_target(&mut options.permit_open, value, false),
         "permitlisten" => add_target(&mut options.permit_listen, value, true),
         "principals" => !value.is_empty() && set_once(&mut options.principals, value),
-        // Tunnel devices are not served: nothing is left to restrict.
-        _ => is_tunnel_device(&value),
+        _ => tunnel_unit(&value).is_some_and(|unit| set_once(&mut options.tunnel, unit)),
     };
     if valid { Ok(rest) } else { Err(bad) }
 }
@@ -357,10 +366,13 @@ fn add_target(targets: &mut Vec<Vec<u8>>, value: Vec<u8>, host_is_optional: bool
     true
 }
 
-/// A number of a tun device, or `any`.
-fn is_tunnel_device(value: &[u8]) -> bool {
-    // OpenSSH's SSH_TUNID_MAX.
-    value.eq_ignore_ascii_case(b"any") || is_number(value, 0, 0x7fff_fffd)
+/// The number of a tunnel device.
+fn tunnel_unit(value: &[u8]) -> Option<u32> {
+    if value.eq_ignore_ascii_case(b"any") {
+        return Some(ANY_UNIT);
+    }
+    is_number(value, 0, UNIT_MAX).then_some(())?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// Whether it is decimal digits, from `low` to `high`.

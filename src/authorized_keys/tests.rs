@@ -203,9 +203,17 @@ fn touching_is_required_unless_the_line_says_otherwise_and_verifying_if_it_does(
 
 #[test]
 fn tunnels_have_a_number_or_are_any() {
-    for good in ["0", "17", "any"] {
-        assert!(key(&format!(r#"tunnel="{good}""#)).is_ok(), "{good}");
+    for (good, unit) in [("0", 0), ("17", 17), ("any", 0x7fff_ffff)] {
+        let options = options(&format!(r#"tunnel="{good}""#));
+        assert!(
+            options.permit_tunnel && options.tunnel == Some(unit),
+            "{good}"
+        );
     }
+    assert!(key(r#"tunnel="1",tunnel="2""#).is_err());
+    // Nothing gives back what restrict takes.
+    assert!(!options(r#"restrict,tunnel="1""#).permit_tunnel);
+    assert!(!options(r#"tunnel="1",restrict"#).permit_tunnel);
     for bad in ["", "-1", "some", "2147483647"] {
         assert!(key(&format!(r#"tunnel="{bad}""#)).is_err(), "{bad}");
     }

@@ -29,6 +29,13 @@ pub enum Places {
     These(Vec<(String, u16)>),
 }
 
+/// PermitTunnel: which kinds of tunnel devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tunnels {
+    pub point_to_point: bool,
+    pub ethernet: bool,
+}
+
 settings! { ForwardSettings {
     agent_socket_path: Option<Option<String>>,
     allow_agent_forwarding: Option<bool>,
@@ -38,6 +45,7 @@ settings! { ForwardSettings {
     gateway_ports: Option<Gateway>,
     permit_listen: Option<Places>,
     permit_open: Option<Places>,
+    permit_tunnel: Option<Tunnels>,
     stream_local_bind_mask: Option<u32>,
     stream_local_bind_unlink: Option<bool>,
     x11_display_offset: Option<u32>,
@@ -58,6 +66,7 @@ pub struct ForwardOptions {
     pub bind_mask: u32,
     pub bind_unlink: bool,
     pub family: Family,
+    pub tunnels: Tunnels,
     pub agent: bool,
     /// AgentSocketPath, tokens not expanded.
     pub agent_socket_path: Option<String>,
@@ -89,6 +98,7 @@ impl ForwardOptions {
                 Some(AddressFamily::Inet) => Family::V4,
                 Some(AddressFamily::Inet6) => Family::V6,
             },
+            tunnels: set.permit_tunnel.unwrap_or_default(),
             agent: set.allow_agent_forwarding.unwrap_or(true),
             agent_socket_path: set.agent_socket_path.clone().flatten(),
             x11: set.x11_forwarding.unwrap_or(false),
@@ -121,6 +131,7 @@ impl ForwardOptions {
         line("gatewayports", gateway.to_owned());
         line("permitopen", places_text(&self.permit_open));
         line("permitlisten", places_text(&self.permit_listen));
+        line("permittunnel", tunnels_text(self.tunnels).to_owned());
         line("streamlocalbindmask", format!("0{:o}", self.bind_mask));
         line("streamlocalbindunlink", yes_no(self.bind_unlink));
         line("x11forwarding", yes_no(self.x11));
@@ -144,6 +155,7 @@ pub enum Forward {
     GatewayPorts,
     PermitListen,
     PermitOpen,
+    PermitTunnel,
     StreamLocalBindMask,
     StreamLocalBindUnlink,
     X11DisplayOffset,
@@ -173,6 +185,7 @@ pub(super) fn set(to: &mut ForwardSettings, keyword: Forward, line: &Line<'_>) -
         Forward::GatewayPorts => to.gateway_ports = Some(gateway(single(line)?)?),
         Forward::PermitListen => to.permit_listen = Some(places(line, true)?),
         Forward::PermitOpen => to.permit_open = Some(places(line, false)?),
+        Forward::PermitTunnel => to.permit_tunnel = Some(tunnels(single(line)?)?),
         Forward::StreamLocalBindMask => {
             to.stream_local_bind_mask = Some(mask(single(line)?)?);
         }
@@ -196,6 +209,31 @@ fn ways_text(ways: Ways) -> &'static str {
         (false, true) => "remote",
         (false, false) => "no",
     }
+}
+
+const TUNNELS: [(&str, Tunnels); 4] = {
+    const fn of(point_to_point: bool, ethernet: bool) -> Tunnels {
+        Tunnels {
+            point_to_point,
+            ethernet,
+        }
+    }
+    [
+        ("yes", of(true, true)),
+        ("no", of(false, false)),
+        ("point-to-point", of(true, false)),
+        ("ethernet", of(false, true)),
+    ]
+};
+
+/// PermitTunnel.
+fn tunnels(text: &str) -> Parsed<Tunnels> {
+    value::one_of(text, &TUNNELS)
+}
+
+fn tunnels_text(tunnels: Tunnels) -> &'static str {
+    let named = TUNNELS.iter().find(|(_, value)| *value == tunnels);
+    named.map_or("no", |(name, _)| name)
 }
 
 fn places_text(places: &Places) -> String {

@@ -143,7 +143,6 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 
 const NO: Quiet = Quiet::Off;
 const NONE: Quiet = Quiet::Values(&["none"]);
-const NO_FORWARDING: &str = "forwarding is not served";
 const NO_HOSTBASED: &str = "host-based logins are not offered";
 const NO_KERBEROS: &str = "Kerberos and GSSAPI logins are not offered";
 
@@ -324,7 +323,7 @@ pub const TABLE: &[Entry] = &[
     set_in_match("PermitOpen", Keyword::Forwarding(Forward::PermitOpen)),
     set_in_match("PermitRootLogin", Keyword::PermitRootLogin),
     set_in_match("PermitTTY", Keyword::PermitTty),
-    unserved("PermitTunnel", NO, NO_FORWARDING),
+    set_in_match("PermitTunnel", Keyword::Forwarding(Forward::PermitTunnel)),
     set_in_match("PermitUserEnvironment", Keyword::PermitUserEnvironment),
     set_in_match("PermitUserRC", Keyword::PermitUserRc),
     set("PerSourceMaxStartups", Keyword::PerSourceMaxStartups),

@@ -173,19 +173,17 @@ fn a_misspelt_keyword_gets_a_hint() {
 
 #[test]
 fn what_is_not_served_warns_once_unless_it_asks_for_nothing() {
-    let text = "UsePAM yes\nPermitTunnel yes\nPermitTunnel yes\nGSSAPIAuthentication yes\n\
+    let text = "UsePAM yes\nUsePAM yes\nPermitTunnel yes\nGSSAPIAuthentication yes\n\
                 X11UseLocalhost no\nX11Forwarding yes\nUseLogin no\n\
                 KbdInteractiveAuthentication no\nProtocol 2\nPerSourcePenalties no\n\
                 HostKeyAgent /run/agent\nRDomain none\n";
     let warnings = loaded(text).warnings;
-    assert_eq!(warnings.len(), 5, "{warnings:?}");
-    for (warning, keyword) in warnings.iter().zip([
-        "UsePAM",
-        "PermitTunnel",
-        "GSSAPIAuthentication",
-        "UseLogin",
-        "HostKeyAgent",
-    ]) {
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    for (warning, keyword) in
+        warnings
+            .iter()
+            .zip(["UsePAM", "GSSAPIAuthentication", "UseLogin", "HostKeyAgent"])
+    {
         assert!(warning.contains(keyword), "{warning}");
     }
 }
@@ -202,12 +200,11 @@ fn a_slip_in_what_is_not_served_is_found_all_the_same() {
         "GatewayPorts maybe",
         "StreamLocalBindMask 8",
         "AllowTcpForwarding both",
+        "PermitTunnel layer3",
     ] {
         assert_eq!(errors(text).len(), 1, "{text}");
     }
-    for text in ["PermitTunnel ethernet", "FingerprintHash md5"] {
-        assert_eq!(loaded(text).warnings.len(), 1, "{text}");
-    }
+    assert_eq!(loaded("FingerprintHash md5").warnings.len(), 1);
     let penalties = "PerSourcePenalties crash:90s authfail:5s";
     assert!(loaded(penalties).warnings.is_empty());
 }

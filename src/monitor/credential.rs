@@ -284,7 +284,11 @@ fn rights(certificate: &Certificate) -> Result<KeyOptions, Unacceptable> {
         let right = match name.as_slice() {
             b"permit-pty" => &mut rights.permit_pty,
             b"permit-user-rc" => &mut rights.permit_user_rc,
-            b"permit-port-forwarding" => &mut rights.permit_port_forwarding,
+            b"permit-port-forwarding" => {
+                // There is no extension for tunnels; OpenSSH asks for none.
+                rights.permit_tunnel = true;
+                &mut rights.permit_port_forwarding
+            }
             b"permit-agent-forwarding" => &mut rights.permit_agent_forwarding,
             b"permit-X11-forwarding" => &mut rights.permit_x11_forwarding,
             b"no-touch-required" if data.is_empty() => {

@@ -1,6 +1,6 @@
 //! What one login may forward: the configuration, less what each of its keys takes away.
 
-use agent_helper::forward_frame::{Forwarding, HostPort};
+use agent_helper::forward_frame::{Forwarding, HostPort, TunnelRules};
 
 use super::key_reading::expand;
 use super::rights::Rights;
@@ -31,12 +31,24 @@ pub(super) fn rules(
             .map(|path| expand(path, account).into()),
         x11: (!options.disabled && options.x11 && rights.permit_x11_forwarding)
             .then(|| options.x11_rules.clone()),
+        tunnel: tunnels(options, rights),
         permit_open: lists(&options.permit_open, &rights.permit_open),
         permit_listen: lists(&options.permit_listen, &rights.permit_listen),
         gateway: options.gateway,
         family: options.family,
         bind_mask: options.bind_mask,
         bind_unlink: options.bind_unlink,
+    }
+}
+
+fn tunnels(options: &ForwardOptions, rights: &Rights) -> TunnelRules {
+    if options.disabled || !rights.permit_tunnel {
+        return TunnelRules::default();
+    }
+    TunnelRules {
+        point_to_point: options.tunnels.point_to_point,
+        ethernet: options.tunnels.ethernet,
+        unit: rights.tunnel,
     }
 }
 
@@ -65,7 +77,7 @@ fn of_key(text: &[u8]) -> Option<HostPort> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::forwarding::Ways;
+    use crate::config::forwarding::{Tunnels, Ways};
     use agent_helper::forward_frame::{Family, Gateway, X11Rules};
 
     fn options() -> ForwardOptions {
@@ -83,6 +95,10 @@ mod tests {
             bind_mask: 0o177,
             bind_unlink: false,
             family: Family::Any,
+            tunnels: Tunnels {
+                point_to_point: true,
+                ethernet: false,
+            },
             agent: true,
             agent_socket_path: Some("%h/.ssh/agent.sock".to_owned()),
             x11: true,
@@ -155,6 +171,28 @@ mod tests {
             ..options()
         };
         assert!(rules(&disabled, &open(), false).x11.is_none());
+    }
+
+    #[test]
+    fn tunnels_are_a_right_of_their_own() {
+        let with = rules(&options(), &open(), true).tunnel;
+        assert!(with.point_to_point && !with.ethernet && with.unit.is_none());
+        let numbered = Rights {
+            tunnel: Some(7),
+            ..open()
+        };
+        assert_eq!(rules(&options(), &numbered, false).tunnel.unit, Some(7));
+        let without = Rights {
+            permit_tunnel: false,
+            ..numbered
+        };
+        let none = TunnelRules::default();
+        assert_eq!(rules(&options(), &without, false).tunnel, none);
+        let disabled = ForwardOptions {
+            disabled: true,
+            ..options()
+        };
+        assert_eq!(rules(&disabled, &open(), false).tunnel, none);
     }
 
     #[test]

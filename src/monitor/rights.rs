@@ -21,6 +21,9 @@ pub(super) struct Rights {
     pub permit_port_forwarding: bool,
     pub permit_agent_forwarding: bool,
     pub permit_x11_forwarding: bool,
+    pub permit_tunnel: bool,
+    /// The only tunnel device.
+    pub tunnel: Option<u32>,
     /// Lists of `HOST:PORT`: a target must be in each of them. No list: no limit.
     pub permit_open: Vec<Vec<Vec<u8>>>,
     /// The same for listening.
@@ -37,6 +40,8 @@ impl Rights {
             permit_port_forwarding: true,
             permit_agent_forwarding: true,
             permit_x11_forwarding: true,
+            permit_tunnel: true,
+            tunnel: None,
             permit_open: Vec::new(),
             permit_listen: Vec::new(),
         };
@@ -62,6 +67,13 @@ impl Rights {
         self.permit_port_forwarding &= options.permit_port_forwarding;
         self.permit_agent_forwarding &= options.permit_agent_forwarding;
         self.permit_x11_forwarding &= options.permit_x11_forwarding;
+        self.permit_tunnel &= options.permit_tunnel;
+        match (self.tunnel, options.tunnel) {
+            // Each leaves nothing of what the other does.
+            (Some(one), Some(other)) if one != other => self.permit_tunnel = false,
+            (None, Some(unit)) => self.tunnel = Some(unit),
+            _ => {}
+        }
         for (lists, targets) in [
             (&mut self.permit_open, &options.permit_open),
             (&mut self.permit_listen, &options.permit_listen),
@@ -129,6 +141,23 @@ mod tests {
         let rights = Rights::of(&[key(vec![line, certificate])]).unwrap();
         assert!(rights.permit_pty && !rights.permit_x11_forwarding);
         assert!(!rights.permit_user_rc && !rights.permit_port_forwarding);
+    }
+
+    #[test]
+    fn keys_that_force_different_tunnels_permit_none() {
+        let with = |tunnel| {
+            key(vec![KeyOptions {
+                tunnel,
+                ..KeyOptions::default()
+            }])
+        };
+        let rights = Rights::of(&[with(Some(1)), with(None), with(Some(1))]).unwrap();
+        assert!(rights.permit_tunnel && rights.tunnel == Some(1));
+        assert!(
+            !Rights::of(&[with(Some(1)), with(Some(2))])
+                .unwrap()
+                .permit_tunnel
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 /// Device number of a terminal's master, once opened: `/dev/ptmx` (Linux devices.txt).
 const PTMX: (u32, u32) = (5, 2);
+/// Device number of `/dev/net/tun`.
+const TUN: (u32, u32) = (10, 200);
 
 /// The master of a terminal.
 pub(super) fn terminal_master(descriptor: OwnedFd) -> Option<OwnedFd> {
@@ -35,6 +37,15 @@ pub(super) fn pipe_reader(descriptor: OwnedFd) -> Option<OwnedFd> {
 pub(super) fn stream_socket(descriptor: OwnedFd) -> Option<OwnedFd> {
     let is_stream = is_stream(&descriptor) && !is_listening(&descriptor);
     accept(descriptor, is_stream)
+}
+
+/// A tunnel device.
+pub(super) fn tunnel_device(descriptor: OwnedFd) -> Option<OwnedFd> {
+    let stat = fstat(&descriptor).ok()?;
+    let is_tunnel = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == TUN
+        && access(&descriptor)? == OFlags::RDWR;
+    accept(descriptor, is_tunnel)
 }
 
 /// A listening stream socket.
@@ -184,6 +195,7 @@ mod tests {
         assert!(pipe_reader(open("/", OFlags::RDONLY)).is_none());
         assert!(pipe_reader(open("/proc/self/exe", OFlags::RDONLY)).is_none());
         assert!(terminal_master(open("/dev/null", OFlags::RDWR)).is_none());
+        assert!(tunnel_device(open("/dev/null", OFlags::RDWR)).is_none());
         let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(pipe_reader(socket.into()).is_none());
         assert!(listener(other.into()).is_none());

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use agent_helper::forward_frame::{Failure, Place};
+use agent_helper::forward_frame::{Failure, Place, TunnelMode};
 use rustix::io::Errno;
 
 use crate::ssh::ProtocolError;
@@ -43,6 +43,19 @@ pub(super) fn target(kind: &[u8], extra: &[u8]) -> Result<Option<Place>, Protoco
     };
     reader.finish(CHANNEL_OPEN)?;
     Ok(place)
+}
+
+/// Which tunnel device a channel of type tun@openssh.com wants; `None`: there is no such mode.
+pub(super) fn tunnel(extra: &[u8]) -> Result<Option<(TunnelMode, u32)>, ProtocolError> {
+    let mut reader = Reader::new(extra);
+    let mode = match reader.u32("tunnel mode")? {
+        1 => Some(TunnelMode::PointToPoint),
+        2 => Some(TunnelMode::Ethernet),
+        _ => None,
+    };
+    let unit = reader.u32("tunnel unit")?;
+    reader.finish(CHANNEL_OPEN)?;
+    Ok(mode.map(|mode| (mode, unit)))
 }
 
 /// A global request about listening.
@@ -195,6 +208,17 @@ mod tests {
             assert!(ListenRequest::decode(name, b"\0\0\0\x01").is_err());
             assert!(ListenRequest::decode(name, b"").is_err());
         }
+    }
+
+    #[test]
+    fn a_tunnel_has_a_mode_that_exists_and_a_number() {
+        let words = |mode: u32, unit: u32| [mode.to_be_bytes(), unit.to_be_bytes()].concat();
+        let asked = tunnel(&words(1, 0x7fff_ffff));
+        assert_eq!(asked, Ok(Some((TunnelMode::PointToPoint, 0x7fff_ffff))));
+        assert_eq!(tunnel(&words(2, 5)), Ok(Some((TunnelMode::Ethernet, 5))));
+        assert_eq!(tunnel(&words(3, 5)), Ok(None));
+        assert!(tunnel(&words(1, 5)[..7]).is_err());
+        assert!(tunnel(&[&words(1, 5)[..], b"x"].concat()).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_helper::forward_frame::{ForwardAnswer, ForwardRequest, Place, X11Request};
+use agent_helper::forward_frame::{ForwardAnswer, ForwardRequest, Place, TunnelMode, X11Request};
 use agent_helper::frame::NetToSession;
 use agent_helper::link::LinkError;
 use rustix::event::PollFlags;
@@ -13,12 +13,13 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with, sockopt};
 
-use super::descriptors::{is_unix, listener, stream_socket};
-use super::forward_requests::{offer, originator, refusal};
+use super::descriptors::{is_unix, listener, stream_socket, tunnel_device};
+use super::forward_requests::{CONNECT_FAILED, offer, originator, refusal};
 use super::helper_queue::HelperQueue;
 use super::relay::Relay;
 use super::service::ServiceError;
 use super::session::consumed;
+use super::tunnel::Tunnel;
 use crate::limits::{
     ACCEPTS_PER_TURN, AGENT_PACKET_BYTES, AGENT_WINDOW_BYTES, FORWARD_PACKET_BYTES,
     LISTENERS_PER_CONNECTION, OFFERS_MAX,
@@ -42,9 +43,12 @@ pub(super) struct Forwards {
 enum Forward {
     /// The helper connects under this number; the client's open waits for it.
     Connecting(u32),
+    /// The helper opens a tunnel device under this number; as above.
+    Tunnelling(u32, TunnelMode),
     /// The client has not answered our open yet.
     Offered(Relay),
     Open(Relay),
+    Tunnel(Tunnel),
 }
 
 #[derive(Debug)]
@@ -108,14 +112,17 @@ impl Forwards {
             .iter()
             .filter_map(|(number, forward)| match forward {
                 Forward::Open(relay) => Some((*number, relay.kind())),
-                Forward::Connecting(_) | Forward::Offered(_) => None,
+                Forward::Tunnel(_) => Some((*number, Tunnel::KIND)),
+                Forward::Connecting(_) | Forward::Tunnelling(..) | Forward::Offered(_) => None,
             })
     }
 
     /// Ends a channel that rested for too long.
     pub(super) fn abandon(&mut self, core: &mut Core, channel: ChannelId) {
-        if let Some(relay) = self.relay(channel) {
-            relay.abandon(core, channel);
+        match self.channels.get_mut(&channel.0) {
+            Some(Forward::Open(relay)) => relay.abandon(core, channel),
+            Some(Forward::Tunnel(tunnel)) => tunnel.abandon(core, channel),
+            _ => {}
         }
     }
 
@@ -144,6 +151,20 @@ impl Forwards {
         let number = self.take_number();
         self.channels.insert(channel.0, Forward::Connecting(number));
         let request = ForwardRequest::Connect { number, to };
+        helper.send(&NetToSession::Forward { request })
+    }
+
+    /// The client opens `channel` to a tunnel device: the helper is asked.
+    pub(super) fn open_tunnel(
+        &mut self,
+        helper: &mut HelperQueue,
+        channel: ChannelId,
+        (mode, unit): (TunnelMode, u32),
+    ) -> Result<(), LinkError> {
+        let number = self.take_number();
+        let waiting = Forward::Tunnelling(number, mode);
+        self.channels.insert(channel.0, waiting);
+        let request = ForwardRequest::OpenTunnel { number, mode, unit };
         helper.send(&NetToSession::Forward { request })
     }
 
@@ -273,24 +294,30 @@ impl Forwards {
     ) -> Result<Option<Answered>, ServiceError> {
         match *answer {
             ForwardAnswer::Connected { number } => {
-                let channel = self.connecting(number)?;
-                let [socket] = <[OwnedFd; 1]>::try_from(descriptors)
-                    .map_err(|_| unexpected("not one socket"))?;
-                let socket = stream_socket(socket).ok_or(unexpected("a socket that is none"))?;
-                let kind = match is_unix(&socket) {
-                    true => b"direct-streamlocal@openssh.com".as_slice(),
-                    false => b"direct-tcpip",
+                let (channel, mode) = self.connecting(number)?;
+                let [descriptor] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| unexpected("not one descriptor"))?;
+                let forward = match mode {
+                    None => Forward::Open(relay_of(descriptor)?),
+                    Some(mode) => {
+                        let device = tunnel_device(descriptor)
+                            .ok_or(unexpected("a tunnel device that is none"))?;
+                        let point_to_point = mode == TunnelMode::PointToPoint;
+                        Forward::Tunnel(Tunnel::new(device, point_to_point))
+                    }
                 };
-                let relay = Relay::new(socket, kind);
-                self.channels.insert(channel.0, Forward::Open(relay));
+                self.channels.insert(channel.0, forward);
                 core.open_confirm(channel, window, FORWARD_PACKET_BYTES);
                 Ok(None)
             }
             ForwardAnswer::NotConnected { number, failure } => {
-                let channel = self.connecting(number)?;
+                let (channel, mode) = self.connecting(number)?;
                 no_descriptors(&descriptors)?;
                 self.channels.remove(&channel.0);
-                let (code, words) = refusal(failure);
+                let (code, words) = match mode {
+                    None => refusal(failure),
+                    Some(_) => (CONNECT_FAILED, "open failed"),
+                };
                 core.open_fail(channel, code, words);
                 Ok(None)
             }
@@ -352,26 +379,31 @@ impl Forwards {
 
     /// SSH_MSG_CHANNEL_DATA; gives how many bytes are done with.
     pub(super) fn client_data(&mut self, channel: ChannelId, data: &[u8]) -> usize {
-        match self.relay(channel) {
-            Some(relay) => relay.client_data(data),
-            None => data.len(),
+        match self.channels.get_mut(&channel.0) {
+            Some(Forward::Open(relay)) => relay.client_data(data),
+            Some(Forward::Tunnel(tunnel)) => tunnel.client_data(data),
+            _ => data.len(),
         }
     }
 
     /// SSH_MSG_CHANNEL_EOF.
     pub(super) fn client_eof(&mut self, channel: ChannelId) {
-        if let Some(relay) = self.relay(channel) {
-            relay.client_eof();
+        match self.channels.get_mut(&channel.0) {
+            Some(Forward::Open(relay)) => relay.client_eof(),
+            Some(Forward::Tunnel(tunnel)) => tunnel.client_ends(false),
+            _ => {}
         }
     }
 
     /// SSH_MSG_CHANNEL_CLOSE. The number may be another channel's with the next message.
     pub(super) fn client_close(&mut self, channel: ChannelId) {
-        if let Some(relay) = self.relay(channel) {
-            relay.client_close();
-            if relay.is_gone() {
-                self.channels.remove(&channel.0);
-            }
+        match self.channels.get_mut(&channel.0) {
+            Some(Forward::Open(relay)) => relay.client_close(),
+            Some(Forward::Tunnel(tunnel)) => tunnel.client_ends(true),
+            _ => return,
+        }
+        if self.channels.get(&channel.0).is_some_and(Forward::is_gone) {
+            self.channels.remove(&channel.0);
         }
     }
 
@@ -388,8 +420,7 @@ impl Forwards {
         let next = self.first.saturating_add(1);
         let next = self.channels.range(next..).next();
         self.first = next.map_or(0, |(number, _)| *number);
-        self.channels
-            .retain(|_, forward| !matches!(forward, Forward::Open(relay) if relay.is_gone()));
+        self.channels.retain(|_, forward| !forward.is_gone());
     }
 
     /// The sockets to wait for, by channel.
@@ -398,12 +429,13 @@ impl Forwards {
         core: &'a Core,
     ) -> impl Iterator<Item = (u32, BorrowedFd<'a>, PollFlags)> {
         self.channels.iter().filter_map(|(number, forward)| {
-            let Forward::Open(relay) = forward else {
-                return None;
-            };
             let room = core.send_room(ChannelId(*number)) > 0;
-            let (socket, flags) = relay.poll(room)?;
-            Some((*number, socket, flags))
+            let (descriptor, flags) = match forward {
+                Forward::Open(relay) => relay.poll(room)?,
+                Forward::Tunnel(tunnel) => tunnel.poll(room)?,
+                _ => return None,
+            };
+            Some((*number, descriptor, flags))
         })
     }
 
@@ -427,8 +459,10 @@ impl Forwards {
     /// A socket became ready.
     pub(super) fn ready(&mut self, core: &mut Core, number: u32, flags: PollFlags) {
         let channel = ChannelId(number);
-        let Some(relay) = self.relay(channel) else {
-            return;
+        let relay = match self.channels.get_mut(&number) {
+            Some(Forward::Open(relay)) => relay,
+            Some(Forward::Tunnel(tunnel)) => return tunnel.set_ready(),
+            _ => return,
         };
         if flags.contains(PollFlags::OUT) {
             let done = relay.flush();
@@ -510,18 +544,17 @@ impl Forwards {
         self.next_number
     }
 
-    fn relay(&mut self, channel: ChannelId) -> Option<&mut Relay> {
-        match self.channels.get_mut(&channel.0)? {
-            Forward::Open(relay) => Some(relay),
-            Forward::Connecting(_) | Forward::Offered(_) => None,
-        }
-    }
-
-    fn connecting(&self, number: u32) -> Result<ChannelId, ServiceError> {
+    /// What waits for the helper under this number: its channel, and the mode of a tunnel.
+    fn connecting(&self, number: u32) -> Result<(ChannelId, Option<TunnelMode>), ServiceError> {
         self.channels
             .iter()
-            .find(|(_, forward)| matches!(forward, Forward::Connecting(of) if *of == number))
-            .map(|(channel, _)| ChannelId(*channel))
+            .find_map(|(channel, forward)| match forward {
+                Forward::Connecting(of) if *of == number => Some((ChannelId(*channel), None)),
+                Forward::Tunnelling(of, mode) if *of == number => {
+                    Some((ChannelId(*channel), Some(*mode)))
+                }
+                _ => None,
+            })
             .ok_or(unexpected("a connection that nobody asked for"))
     }
 
@@ -568,11 +601,36 @@ impl Listener {
     }
 }
 
-fn pump_one(core: &mut Core, number: u32, forward: &mut Forward) {
-    if let Forward::Open(relay) = forward {
-        relay.pump(core, ChannelId(number));
-        relay.settle(core, ChannelId(number));
+impl Forward {
+    /// The channel is closed on both sides.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Open(relay) => relay.is_gone(),
+            Self::Tunnel(tunnel) => tunnel.is_gone(),
+            Self::Connecting(_) | Self::Tunnelling(..) | Self::Offered(_) => false,
+        }
     }
+}
+
+fn pump_one(core: &mut Core, number: u32, forward: &mut Forward) {
+    match forward {
+        Forward::Open(relay) => {
+            relay.pump(core, ChannelId(number));
+            relay.settle(core, ChannelId(number));
+        }
+        Forward::Tunnel(tunnel) => tunnel.pump(core, ChannelId(number)),
+        Forward::Connecting(_) | Forward::Tunnelling(..) | Forward::Offered(_) => {}
+    }
+}
+
+/// A connection that the helper made.
+fn relay_of(socket: OwnedFd) -> Result<Relay, ServiceError> {
+    let socket = stream_socket(socket).ok_or(unexpected("a socket that is none"))?;
+    let kind = match is_unix(&socket) {
+        true => b"direct-streamlocal@openssh.com".as_slice(),
+        false => b"direct-tcpip",
+    };
+    Ok(Relay::new(socket, kind))
 }
 
 type Accepted<'a> = (OwnedFd, Option<std::net::SocketAddr>, &'a Listener);

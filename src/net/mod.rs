@@ -31,6 +31,7 @@ mod sessions;
 mod streams;
 mod threads;
 mod timers;
+mod tunnel;
 
 use std::process::ExitCode;
 use std::sync::Arc;

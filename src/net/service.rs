@@ -12,7 +12,9 @@ use agent_helper::link::{Link, LinkError};
 use rustix::event::PollFlags;
 use rustix::fd::{BorrowedFd, OwnedFd};
 
-use super::forward_requests::{ListenRequest, PROHIBITED, UNKNOWN_TYPE, target};
+use super::forward_requests::{
+    CONNECT_FAILED, ListenRequest, PROHIBITED, UNKNOWN_TYPE, target, tunnel,
+};
 use super::forwards::{Answered, Cancelled, Forwards, Listening};
 use super::helper_queue::HelperQueue;
 use super::host_keys::{HostKeys, Progress};
@@ -70,6 +72,7 @@ struct MayForward {
     unix_remote: bool,
     agent: bool,
     x11: bool,
+    tunnel: bool,
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -115,6 +118,7 @@ impl Service {
             unix_remote: forwarding.unix_remote,
             agent: forwarding.agent,
             x11: forwarding.x11.is_some(),
+            tunnel: forwarding.tunnel.point_to_point || forwarding.tunnel.ethernet,
         };
         Self {
             helper: HelperQueue::new(helper),
@@ -315,10 +319,19 @@ impl Service {
                 Opening::Refuse(code, why) => Act::Refuse(channel, code, why),
             });
         }
+        if kind == b"tun@openssh.com" {
+            return Ok(match tunnel(extra)? {
+                Some(wish) if self.may_forward.tunnel => {
+                    self.forwards.open_tunnel(&mut self.helper, channel, wish)?;
+                    Act::Nothing
+                }
+                // sshd's code, whatever the reason.
+                _ => Act::Refuse(channel, CONNECT_FAILED, "open failed"),
+            });
+        }
         let may = match kind {
             b"direct-tcpip" => self.may_forward.tcp_local,
             b"direct-streamlocal@openssh.com" => self.may_forward.unix_local,
-            b"tun@openssh.com" => false,
             _ => return Ok(Act::Refuse(channel, UNKNOWN_TYPE, "unknown channel type")),
         };
         match target(kind, extra)? {

@@ -42,6 +42,7 @@ mod server;
 mod session;
 mod terminal;
 mod transfer;
+mod tunnel;
 mod upgrade;
 
 fn main() {
@@ -69,6 +70,7 @@ fn main() {
         session::CASES,
         terminal::CASES,
         transfer::CASES,
+        tunnel::CASES,
         upgrade::CASES,
     ];
     std::process::exit(harness::run(&cases.concat()));

@@ -13,6 +13,7 @@ pub mod number {
     pub const RT_SIGPROCMASK: usize = 135;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
+    pub const IOCTL: usize = 29;
 }
 
 /// `R_AARCH64_RELATIVE`.

@@ -9,6 +9,7 @@ pub mod number {
     // The old call: a clock that starts with the machine outlives no 32 bits of seconds.
     pub const CLOCK_GETTIME: usize = 263;
     pub const EXECVE: usize = 11;
+    pub const IOCTL: usize = 54;
     pub const CLONE: usize = 120;
     pub const RT_SIGACTION: usize = 174;
     pub const RT_SIGPROCMASK: usize = 175;

@@ -23,7 +23,7 @@ use core::ptr;
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
-use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::mm::{Advice, madvise};
 use rustix::process::Pid;
@@ -275,6 +275,26 @@ pub fn close_from(first: RawFd) {
             unsafe { syscall5(number::CLOSE, descriptor, 0, 0, 0, 0) };
         }
     }
+}
+
+/// Makes `device` the tunnel device that `request` names, and has its name written there: TUNSETIFF
+/// with the kernel's `struct ifreq`, which has 40 bytes at most.
+pub fn set_tunnel_interface(device: &OwnedFd, request: &mut [u8; 40]) -> Result<(), Errno> {
+    const TUNSETIFF: usize = 0x4004_54ca;
+    let number = usize::try_from(device.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel reads and writes a `struct ifreq` at the pointer, 32 or 40 bytes by
+    // architecture, and what it points to has 40. A descriptor of another kind refuses.
+    let result = unsafe {
+        syscall5(
+            number::IOCTL,
+            number,
+            TUNSETIFF,
+            request.as_mut_ptr() as usize,
+            0,
+            0,
+        )
+    };
+    checked(result).map(drop)
 }
 
 /// The session's stdin, in the session's process.

@@ -11,6 +11,7 @@ pub mod number {
     pub const RT_SIGPROCMASK: usize = 14;
     pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
+    pub const IOCTL: usize = 16;
     pub const EXIT_GROUP: usize = 231;
     pub const SIGNALFD4: usize = 289;
 }
