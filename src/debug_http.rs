@@ -9,7 +9,7 @@
 //! wrong all the same ends this process, which holds nothing; the monitor starts the next.
 
 mod acceptor;
-mod head;
+pub mod head;
 mod json;
 mod questions;
 mod relay;
@@ -78,7 +78,7 @@ fn serve(monitor: &Arc<Monitor>, listener: OwnedFd, data_dir: PathBuf) -> Result
     let server =
         tiny_http::Server::from_listener(inner, None).map_err(|error| error.to_string())?;
     let server = Arc::new(server);
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(Queue::new().map_err(|error| error.to_string())?);
     for connection in connections {
         let (queue, monitor) = (Arc::clone(&queue), Arc::clone(monitor));
         start(move || relay::work(&connection, &queue, &monitor))?;

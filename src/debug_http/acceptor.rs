@@ -83,7 +83,11 @@ impl Gate<'_> {
             self.resting_until = None;
         }
         let accepts = self.resting_until.is_none() && self.has_room();
-        let mut set = vec![PollFd::new(self.monitor, PollFlags::IN)];
+        self.queue.clear_ended();
+        let mut set = vec![
+            PollFd::new(self.monitor, PollFlags::IN),
+            PollFd::new(self.queue, PollFlags::IN),
+        ];
         for waiting in &self.waiting {
             let flags = match waiting.step {
                 Step::Judging | Step::Done => PollFlags::empty(),
@@ -123,11 +127,11 @@ impl Gate<'_> {
         }
         let count = self.waiting.len();
         for index in 0..count {
-            if is_ready(index + 1) {
+            if is_ready(index + 2) {
                 self.input(index);
             }
         }
-        if accepts && is_ready(count + 1) {
+        if accepts && is_ready(count + 2) {
             self.accept()?;
         }
         self.expire();

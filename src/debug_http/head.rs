@@ -10,7 +10,7 @@ use crate::limits::{
 
 /// A request whose head is complete.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct Head {
     pub method: Method,
     /// Path and query: printable ASCII without blanks.
     pub target: String,
@@ -21,7 +21,7 @@ pub(super) struct Head {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
+pub enum Method {
     Get,
     Head,
     Put,
@@ -29,7 +29,7 @@ pub(super) enum Method {
 }
 
 /// Why a request goes no further: an HTTP status, and a sentence for whoever sent it.
-pub(super) type Refusal = (u16, &'static str);
+pub type Refusal = (u16, &'static str);
 
 const MALFORMED: Refusal = (400, "this is no HTTP/1.1 request");
 
@@ -38,7 +38,7 @@ const MALFORMED: Refusal = (400, "this is no HTTP/1.1 request");
 /// # Errors
 ///
 /// What to answer.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
+pub fn read(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     let within = bytes.get(..DEBUG_HEAD_MAX_BYTES).unwrap_or(bytes);
     let Some(end) = within.windows(4).position(|window| window == b"\r\n\r\n") else {
         if bytes.len() >= DEBUG_HEAD_MAX_BYTES {
@@ -136,7 +136,7 @@ fn body_len(value: &str, most: usize) -> Result<usize, Refusal> {
 
 impl Head {
     /// The request as tiny_http gets it, on behalf of the client `number`.
-    pub(super) fn rewritten(&self, number: u32, body: &[u8]) -> Vec<u8> {
+    pub fn rewritten(&self, number: u32, body: &[u8]) -> Vec<u8> {
         let method = match self.method {
             Method::Get => "GET",
             Method::Head => "HEAD",
@@ -160,7 +160,7 @@ impl Head {
     }
 
     /// Whether it may take long: such requests must not keep quick ones waiting.
-    pub(super) fn is_slow(&self) -> bool {
+    pub fn is_slow(&self) -> bool {
         let is_profile = self.target.starts_with(PPROF)
             && !["symbol", "cmdline", "trace"]
                 .iter()
@@ -170,12 +170,12 @@ impl Head {
 }
 
 /// Where profiles are.
-pub(super) const PPROF: &str = "/debug/pprof/";
+pub const PPROF: &str = "/debug/pprof/";
 /// Where the names of addresses are asked for.
-pub(super) const SYMBOL: &str = "/debug/pprof/symbol";
+pub const SYMBOL: &str = "/debug/pprof/symbol";
 
 /// The field that names the client to [`super::routes`]; a client's own never comes through.
-pub(super) const CLIENT: &str = "Agent-Client";
+pub const CLIENT: &str = "Agent-Client";
 
 #[cfg(test)]
 mod tests {

@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::head::Refusal;
 use super::questions::Monitor;
@@ -34,6 +35,8 @@ pub(super) struct Job {
 pub(super) struct Queue {
     state: Mutex<State>,
     added: Condvar,
+    /// Tells the gate, which waits for something else, that there is less to do.
+    ended: OwnedFd,
 }
 
 struct State {
@@ -43,9 +46,16 @@ struct State {
     last_work: Instant,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
+impl AsFd for Queue {
+    /// Readable after a request ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
+impl Queue {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
                 running: 0,
@@ -53,11 +63,15 @@ impl Default for Queue {
                 last_work: Instant::now(),
             }),
             added: Condvar::new(),
-        }
+            ended: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
     }
-}
 
-impl Queue {
+    /// Forgets the ends so far.
+    pub(super) fn clear_ended(&self) {
+        let _ = rustix::io::read(&self.ended, &mut [0; 8]);
+    }
+
     pub(super) fn add(&self, job: Job) {
         let mut state = self.state();
         state.slow += usize::from(job.slow);
@@ -118,6 +132,7 @@ impl Queue {
         state.slow -= usize::from(slow);
         state.last_work = Instant::now();
         self.added.notify_all();
+        let _ = rustix::io::write(&self.ended, &1_u64.to_ne_bytes());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

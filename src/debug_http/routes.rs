@@ -268,7 +268,7 @@ impl Asked<'_> {
                 retry_s: Some(seconds),
                 ..Answer::text(
                     429,
-                    "others do that at the moment, as many as may; try again later",
+                    "that is under way already, as often as it may be; try again later",
                 )
             }),
             Some((MonitorToDebug::Invalid { what }, _)) => {

@@ -1,15 +1,18 @@
-//! Bodies of the fuzz targets `config`, `authorized_keys`, `shadow` and `auth_request`: what must
-//! hold for every input.
+//! Bodies of the fuzz targets `config`, `authorized_keys`, `shadow`, `auth_request`, `debug_head` and
+//! `debug_frame`: what must hold for every input.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use agent::authorized_keys::{KeyLine, LineError, Lines, parse_line};
 use agent::config::{Config, Subject};
+use agent::debug_frames::{DebugToMonitor, LogLine, MonitorToDebug, TraceEvent};
+use agent::debug_http::head;
 use agent::limits;
 use agent::password::shadow;
 use agent::ssh::auth::{AuthRequest, Method, decode_info_response};
 use agent::ssh::crypto::Random;
 use agent::ssh::crypto::password;
+use agent_helper::wire::Wire;
 
 /// A configuration: loading ends, every error has a place and a sentence, and what loads can be
 /// asked and dumped.
@@ -137,4 +140,57 @@ pub fn auth_request(payload: &[u8]) {
         (method, kept) => assert_eq!(method, kept),
     }
     assert_eq!(request.signed_data(b"id"), again.signed_data(b"id"));
+}
+
+/// A request of the debug service: what comes through the fence is bounded, and reads the same on both
+/// of its sides, with the client's number in it once and in our own words.
+pub fn debug_head(bytes: &[u8]) {
+    let Ok(Some(request)) = head::read(bytes) else {
+        return;
+    };
+    assert!(request.len <= limits::DEBUG_HEAD_MAX_BYTES);
+    assert!(request.body_len <= limits::DEBUG_SYMBOLS_MAX_BYTES);
+    assert!(request.target.len() <= limits::DEBUG_TARGET_MAX_BYTES);
+    let body = vec![b'x'; request.body_len];
+    let written = request.rewritten(7, &body);
+    let end = written
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("an end");
+    let text = std::str::from_utf8(&written[..end]).expect("text");
+    let names: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split(':').next().unwrap_or_default())
+        .collect();
+    match names.as_slice() {
+        [number, "Content-Length"] | [number, "Accept", "Content-Length"] => {
+            assert_eq!(*number, head::CLIENT);
+        }
+        other => panic!("fields {other:?}"),
+    }
+    let again = head::read(&written).expect("a request").expect("all of it");
+    assert_eq!(
+        (again.method, &again.target),
+        (request.method, &request.target)
+    );
+    assert_eq!(again.len + again.body_len, written.len());
+    assert_eq!(again.is_slow(), request.is_slow());
+    // Nothing depends on what has not come yet, or comes later.
+    let all = head::read(&bytes[..request.len]).expect("a request");
+    assert_eq!(all.as_ref(), Some(&request));
+    assert_eq!(head::read(&bytes[..request.len - 1]), Ok(None));
+}
+
+/// Frames of the debug service, in both directions, and records of its streams.
+pub fn debug_frame(bytes: &[u8]) {
+    fn decode<T: Wire + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        if let Ok(frame) = T::from_wire(bytes) {
+            assert_eq!(T::from_wire(&frame.to_wire()).as_ref(), Ok(&frame));
+        }
+    }
+    decode::<DebugToMonitor>(bytes);
+    decode::<MonitorToDebug>(bytes);
+    decode::<LogLine>(bytes);
+    decode::<TraceEvent>(bytes);
 }

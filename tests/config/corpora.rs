@@ -137,6 +137,87 @@ fn mixtures_of_shadow_files_hold() {
     mix(SHADOW_FRAGMENTS, bodies::shadow);
 }
 
+const HEAD_FRAGMENTS: &[&str] = &[
+    "GET ",
+    "PUT ",
+    "POST ",
+    "HEAD ",
+    "/",
+    "/log-level",
+    "/debug/pprof/symbol",
+    "/debug/pprof/profile?seconds=1",
+    " HTTP/1.1",
+    " HTTP/1.0",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\r",
+    "Host: x",
+    "Accept: */*",
+    "Content-Length: ",
+    "0",
+    "4",
+    "1024",
+    "99999999999999",
+    "-1",
+    "+1",
+    "Transfer-Encoding: chunked",
+    "Expect: 100-continue",
+    "Agent-Client: 9",
+    ":",
+    " ",
+    "\t",
+    "\0",
+    "\u{e9}",
+    "x",
+];
+
+#[test]
+fn every_seed_of_the_debug_services_requests_holds() {
+    replay("debug_head", bodies::debug_head);
+}
+
+#[test]
+fn mixtures_of_the_debug_services_requests_hold() {
+    mix(HEAD_FRAGMENTS, bodies::debug_head);
+}
+
+const FRAME_FRAGMENTS: &[&str] = &[
+    "\0",
+    "\x01",
+    "\x02",
+    "\x03",
+    "\x04",
+    "\x05",
+    "\x06",
+    "\x07",
+    "\x08",
+    "\x0a",
+    "\x0c",
+    "\x0d",
+    "\x0f",
+    "\x10",
+    "\x11",
+    "\x12",
+    "\x13",
+    "\0\0\0\x03net",
+    "\x03\0\0\0net",
+    "\0\0\0\0\0\0\0\x07",
+    "\x7f\x7f\x7f\x7f",
+    "192.0.2.1",
+    "abcdefghijklmnop",
+];
+
+#[test]
+fn every_seed_of_the_debug_services_frames_holds() {
+    replay("debug_frame", bodies::debug_frame);
+}
+
+#[test]
+fn mixtures_of_the_debug_services_frames_hold() {
+    mix(FRAME_FRAGMENTS, bodies::debug_frame);
+}
+
 const REQUEST_FRAGMENTS: &[&str] = &[
     "\0\0\0\x02al",
     "\0\0\0\x0essh-connection",

@@ -9,7 +9,7 @@ use crate::login::Logins;
 use crate::server::{Server, wait};
 
 /// Unpacks what `tool` can read.
-fn pipe_through(tool: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub fn pipe_through(tool: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(tool)
         .args(arguments)
         .stdin(Stdio::piped())

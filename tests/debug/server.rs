@@ -107,6 +107,10 @@ impl Server {
 
     /// The processes that it started, by their titles.
     pub fn children(&self, title: &str) -> Vec<i32> {
+        self.children_that(|found| found == title)
+    }
+
+    pub fn children_that(&self, is_it: impl Fn(&str) -> bool) -> Vec<i32> {
         let parent = self.pid().as_raw_nonzero().get().to_string();
         let entries = fs::read_dir("/proc").unwrap().flatten();
         entries
@@ -115,7 +119,7 @@ impl Server {
                 let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
                 let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 let fields = stat.rsplit(')').next().unwrap_or_default();
-                line.trim_end_matches('\0') == title
+                is_it(line.trim_end_matches('\0'))
                     && fields.split_whitespace().nth(1) == Some(parent.as_str())
             })
             .collect()
@@ -130,7 +134,13 @@ impl Server {
 
     /// Sends bytes and gives the whole answer.
     pub fn raw(&self, bytes: &[u8]) -> Answer {
+        self.raw_for(bytes, LIMIT)
+    }
+
+    /// The same, for an answer that takes its time.
+    pub fn raw_for(&self, bytes: &[u8], patience: Duration) -> Answer {
         let mut stream = self.connect();
+        stream.set_read_timeout(Some(patience)).unwrap();
         // Who refuses early does not read to the end.
         let _ = stream.write_all(bytes);
         answer(stream)

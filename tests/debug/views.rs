@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::TcpStream;
 
+use crate::login::Logins;
+use crate::packages::{need, python};
+use crate::profiles::pipe_through;
 use crate::server::{Answer, LIMIT, Server, wait};
 
 /// A connection that goes no further than the greeting.
@@ -200,6 +203,40 @@ fn metrics_are_open_metrics_and_count() {
             .text()
             .contains("# TYPE agent_connections_accepted_total counter\n")
     );
+}
+
+#[test]
+fn prometheus_own_parsers_read_them() {
+    need(
+        "python3-prometheus-client",
+        python().args(["-c", "import prometheus_client.openmetrics.parser"]),
+    );
+    let logins = Logins::start(&[]);
+    logins.visit();
+    let held = stranger(&logins.server);
+    for (accept, module) in [
+        (
+            "application/openmetrics-text",
+            "prometheus_client.openmetrics.parser",
+        ),
+        ("text/plain", "prometheus_client.parser"),
+    ] {
+        let text = ask_for(&logins.server, "/metrics", accept).body;
+        let program = format!(
+            "import sys\n\
+             from {module} import text_string_to_metric_families as parse\n\
+             families = list(parse(sys.stdin.read()))\n\
+             names = {{sample.name for family in families for sample in family.samples}}\n\
+             print(len(families), 'agent_handshake_duration_seconds_bucket' in names, \
+                 'agent_build_info' in names, 'agent_connections_accepted_total' in names)"
+        );
+        let output = pipe_through("/usr/bin/python3", &["-c", &program], &text);
+        let output = String::from_utf8(output).unwrap();
+        let (count, found) = output.trim().split_once(' ').unwrap();
+        assert!(count.parse::<u32>().unwrap() > 20, "{output}");
+        assert_eq!(found, "True True True", "{accept}");
+    }
+    drop(held);
 }
 
 #[test]

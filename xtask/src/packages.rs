@@ -8,7 +8,8 @@ use std::process::Command;
 
 use crate::run::{self, Failure};
 
-/// For tests/system and tests/helper: clients, the reference server, account tools.
+/// For tests/system, tests/helper and tests/debug: clients, the reference server, account tools, readers
+/// of profiles and metrics.
 pub const FOR_TESTS: &[&str] = &[
     "borgbackup",
     "busybox-static",
@@ -18,6 +19,7 @@ pub const FOR_TESTS: &[&str] = &[
     "fuse3",
     "gcc",
     "git",
+    "golang-go",
     "lftp",
     "libc6-dev",
     "openssh-client",
@@ -26,6 +28,7 @@ pub const FOR_TESTS: &[&str] = &[
     "procps",
     "putty-tools",
     "python3",
+    "python3-prometheus-client",
     "python3-venv",
     "rclone",
     "rsync",
