@@ -204,8 +204,8 @@ impl Kind {
             _ => self.expand(&[], list, &[])?,
         };
         // Of users' keys none at all is safe, and a Match block may add some.
-        let may_be_none = matches!(self, Self::UserKey | Self::Authority);
-        if chosen.served.is_empty() && !(may_be_none && !chosen.dropped.is_empty()) {
+        let is_of_users = matches!(self, Self::UserKey | Self::Authority);
+        if chosen.served.is_empty() && (!is_of_users || chosen.dropped.is_empty()) {
             return Err(format!(
                 "nothing of \"{list}\" is served here; served are {}",
                 self.served().join(",")

@@ -181,6 +181,22 @@ impl Config {
         })
     }
 
+    /// How anybody may sign: what `options` accept, and what `Match` blocks do. Clients ask before they
+    /// say who they are.
+    pub fn user_key_algorithms(&self, options: &Options) -> Vec<String> {
+        let mut all = options.pubkey_accepted_algorithms.clone();
+        let lists = self.sections.iter();
+        for name in lists
+            .filter_map(|section| section.settings.pubkey_accepted_algorithms.as_ref())
+            .flatten()
+        {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        all
+    }
+
     /// The values for one connection: those of the `Match` blocks that hold for `subject`, else the
     /// global ones.
     pub fn effective(&self, subject: &Subject<'_>) -> Options {

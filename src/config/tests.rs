@@ -63,6 +63,14 @@ impl Drop for Directory {
 }
 
 #[test]
+fn what_a_match_block_accepts_may_be_offered() {
+    let text = b"PubkeyAcceptedAlgorithms ssh-ed25519\nMatch User a\nPubkeyAcceptedAlgorithms rsa-sha2-512\n";
+    let config = Config::from_text(text, true).unwrap().config;
+    let all = config.user_key_algorithms(&config.global());
+    assert_eq!(all, ["ssh-ed25519", "rsa-sha2-512"]);
+}
+
+#[test]
 fn nothing_set_means_opensshs_defaults() {
     let options = global("");
     let listen: Vec<String> = options.listen.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use super::ids::{ConnectionKey, NetId};
 use super::names::ClientName;
 use super::penalties::{Conduct, Offence};
 use super::permit::Permit;
-use super::setup::connection_options;
+use super::setup::{connection_options, signature_algorithms};
 use super::socket::{Client, Ends, host_text};
 use super::startups::{Bounds, Drop};
 use super::timers::Deadline;
@@ -108,7 +108,10 @@ impl Monitor {
         cookie: [u8; 16],
     ) {
         let key = ConnectionKey(self.keys.next());
-        let told = Rc::new(connection_options(options, &generation.host_keys));
+        let mut told = connection_options(options, &generation.host_keys);
+        told.setup.signature_algorithms =
+            signature_algorithms(&generation.config.user_key_algorithms(options));
+        let told = Rc::new(told);
         let frame = ToNet::Accepted {
             cookie,
             options: (*told).clone(),

@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("algorithms::asyncssh", asyncssh).long(),
     Case::new("algorithms::defaults", defaults),
     Case::new("algorithms::user_key_types", user_key_types),
+    Case::new("algorithms::user_keys_under_match", user_keys_under_match),
     Case::new("algorithms::audited", audited).only_agent(),
     Case::new("algorithms::nothing_in_common", nothing_in_common),
 ];
@@ -318,6 +319,27 @@ fn user_key_types(world: &World) {
                 .arg("echo ok");
             assert_eq!(clients::run(&mut ssh).success(), "ok\n", "{algorithm}");
         }
+    }
+}
+
+/// Whom a client is before it says so is not known: server-sig-algs names what any user may sign with.
+fn user_keys_under_match(world: &World) {
+    let (alice, bob) = (world.user(), world.user());
+    let key = world.directory.join("rsa-key");
+    crate::accounts::make_key(&key, &["-t", "rsa", "-b", "2048"]);
+    let line = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let server = world.server(&[
+        "PubkeyAcceptedAlgorithms ssh-ed25519",
+        &format!("Match User {}", alice.name),
+        "PubkeyAcceptedAlgorithms rsa-sha2-512",
+    ]);
+    for (user, by_rsa) in [(&alice, true), (&bob, false)] {
+        user.authorize(&(user.public_key() + "\n" + &line));
+        let mut ssh = clients::ssh_as(&server, &user.name, &key);
+        let ran = clients::run(ssh.arg("echo ok"));
+        assert_eq!(ran.out() == "ok\n", by_rsa, "{}", ran.err());
+        let ran = clients::ssh_run(&server, user, "echo ok");
+        assert_eq!(ran.out() == "ok\n", !by_rsa, "{}", ran.err());
     }
 }
 
