@@ -9,9 +9,7 @@ use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
-use super::attributes::Attributes;
 use super::change;
 use super::directory::reply_with_entries;
 use super::handles::{Form, Handles, Open};
@@ -152,25 +150,16 @@ impl Server {
     /// An attempt is worth an event too.
     fn tell_refusal(&mut self, kind: Kind, request: &Request<'_>) {
         let operation = match kind {
-            Kind::Open => FileOperation::Open,
-            Kind::SetStat | Kind::LsetStat => FileOperation::SetAttributes,
-            Kind::Remove => FileOperation::Remove,
-            Kind::MakeDirectory => FileOperation::MakeDirectory,
-            Kind::RemoveDirectory => FileOperation::RemoveDirectory,
-            Kind::Rename | Kind::PosixRename => FileOperation::Rename,
-            Kind::SymbolicLink => FileOperation::SymbolicLink,
-            Kind::HardLink => FileOperation::HardLink,
-            _ => return,
+            Kind::Open => Some(FileOperation::Open),
+            // Of a file that was opened, as is told.
+            Kind::FsetStat => None,
+            kind => operation_of(kind),
         };
-        let paths: (&[u8], &[u8]) = match request {
-            Request::Open { path, .. } | Request::Path { path } | Request::Set { path, .. } => {
-                (path, b"")
-            }
-            Request::TwoPaths { first, second } => (first, second),
-            _ => return,
-        };
-        self.log
-            .event(operation, paths, Status::PermissionDenied, (0, 0));
+        if let Some(operation) = operation {
+            let paths = (request.first, request.second);
+            self.log
+                .event(operation, paths, Status::PermissionDenied, (0, 0));
+        }
     }
 
     fn init(&mut self, version: &[u8]) -> Result<(), Broken> {
@@ -195,64 +184,86 @@ impl Server {
     }
 
     fn answer(&mut self, id: u32, kind: Kind, request: &Request<'_>, client: BorrowedFd<'_>) {
-        match *request {
-            Request::Open {
-                path,
-                flags,
-                ref attributes,
-            } => self.open(id, path, flags, attributes),
-            Request::Close { handle } => self.close(id, handle),
-            Request::Read {
-                handle,
-                offset,
-                length,
-            } => self.read(id, handle, offset, length),
-            Request::Write {
-                handle,
-                offset,
-                data,
-            } => self.write(id, handle, offset, data),
-            Request::Path { path } => self.answer_path(id, kind, path),
-            Request::Handle { handle } => self.answer_handle(id, kind, handle),
-            Request::Set {
-                path,
-                ref attributes,
-            } => {
-                let (operation, result) = match kind {
-                    Kind::MakeDirectory => (
-                        FileOperation::MakeDirectory,
-                        change::make_directory(path, attributes),
-                    ),
-                    Kind::LsetStat => (
-                        FileOperation::SetAttributes,
-                        change::set_link(path, attributes),
-                    ),
-                    _ => (FileOperation::SetAttributes, change::set(path, attributes)),
-                };
-                self.done(id, operation, path, result);
+        if let Some(operation) = operation_of(kind) {
+            return self.change(id, kind, operation, request);
+        }
+        let path = request.first;
+        match kind {
+            Kind::Open => self.open(id, request),
+            Kind::Close => self.close(id, request.handle),
+            Kind::Read => self.read(id, request),
+            Kind::Write => self.write(id, request),
+            Kind::Lstat => {
+                let found = c_string(path).and_then(|path| rustix::fs::lstat(&*path));
+                self.attributes(id, found);
             }
-            Request::SetHandle {
-                handle,
-                ref attributes,
-            } => {
+            Kind::Stat => self.attributes(id, crate::path::stat(path)),
+            Kind::OpenDirectory => self.open_directory(id, path),
+            Kind::RealPath => self.name(id, real_path(path)),
+            Kind::ExpandPath => {
+                let expanded = self.expand(path);
+                self.name(id, expanded.and_then(|path| real_path(&path)));
+            }
+            Kind::HomeDirectory => match self.home_of(path) {
+                Some(home) => self.name(id, Ok(home)),
+                None => self.status(id, Status::Failure),
+            },
+            Kind::ReadLink => self.name(id, change::read_link(path)),
+            Kind::StatVfs => {
+                let found = c_string(path).and_then(|path| rustix::fs::statvfs(&*path));
+                self.file_system(id, found);
+            }
+            Kind::CopyData => self.copy(id, request, client),
+            Kind::UsersGroupsById => self.names_of_ids(id, request.first, request.second),
+            Kind::Limits => self.limits(id),
+            _ => self.answer_handle(id, kind, request.handle),
+        }
+    }
+
+    /// Does what changes something by name, and tells how it went.
+    fn change(&mut self, id: u32, kind: Kind, operation: FileOperation, request: &Request<'_>) {
+        let &Request {
+            first,
+            second,
+            handle,
+            ref attributes,
+            ..
+        } = request;
+        let mut opened = Vec::new();
+        let result = match kind {
+            Kind::FsetStat => {
                 let Some(open) = self.handles.file(handle) else {
                     return self.status(id, Status::Failure);
                 };
-                let result = change::set_open(open.descriptor.as_fd(), attributes);
-                let path = open.path.clone();
-                self.done(id, FileOperation::SetAttributes, &path, result);
+                opened.clone_from(&open.path);
+                change::set_open(open.descriptor.as_fd(), attributes)
             }
-            Request::TwoPaths { first, second } => self.answer_two(id, kind, first, second),
-            Request::Copy {
-                from,
-                from_offset,
-                length,
-                to,
-                to_offset,
-            } => self.copy(id, (from, from_offset), length, (to, to_offset), client),
-            Request::Ids { users, groups } => self.names_of_ids(id, users, groups),
-            Request::Nothing => self.limits(id),
-        }
+            Kind::SetStat => change::set(first, attributes),
+            Kind::LsetStat => change::set_link(first, attributes),
+            Kind::MakeDirectory => change::make_directory(first, attributes),
+            Kind::Remove => change::remove(first),
+            Kind::RemoveDirectory => change::remove_directory(first),
+            Kind::Rename => change::rename(first, second),
+            Kind::PosixRename => change::rename_over(first, second),
+            Kind::HardLink => change::make_hard_link(first, second),
+            _ => change::make_symbolic_link(first, second),
+        };
+        let path = if opened.is_empty() { first } else { &opened };
+        // The words are OpenSSH's.
+        let (label, place): (&[u8], &[u8]) = match operation {
+            FileOperation::SetAttributes => (b"set", b" \""),
+            _ if second.is_empty() => (kind.name(), b" name \""),
+            _ => (kind.name(), b" old \""),
+        };
+        let behind: [&[u8]; 2] = match second {
+            b"" => [b"\"", b""],
+            _ => [b"\" new \"", b"\""],
+        };
+        let line: [&[u8]; 6] = [label, place, path, behind[0], second, behind[1]];
+        self.log.line(3, &line);
+        let status = Status::from(result);
+        self.log.event(operation, (path, second), status, (0, 0));
+        self.status(id, status);
     }
 
     #[inline(never)]
@@ -264,22 +275,13 @@ impl Server {
         status.reply(id, &mut self.replies);
     }
 
-    /// Tells how something that changes went.
-    #[inline(never)]
-    fn done(&mut self, id: u32, operation: FileOperation, path: &[u8], result: Result<(), Errno>) {
-        let label: &[u8] = match operation {
-            FileOperation::Remove => b"remove name",
-            FileOperation::MakeDirectory => b"mkdir name",
-            FileOperation::RemoveDirectory => b"rmdir name",
-            _ => b"set",
-        };
-        self.log.line(3, &[label, b" \"", path, b"\""]);
-        let status = Status::from(result);
-        self.log.event(operation, (path, b""), status, (0, 0));
-        self.status(id, status);
-    }
-
-    fn open(&mut self, id: u32, path: &[u8], flags: u32, attributes: &Attributes) {
+    fn open(&mut self, id: u32, request: &Request<'_>) {
+        let &Request {
+            first: path,
+            flags,
+            ref attributes,
+            ..
+        } = request;
         if self.log.wants(3) {
             let line: [&[u8]; 5] = [b"open \"", path, b"\" flags", &flags_text(flags), b""];
             self.log.line(3, &line);
@@ -367,14 +369,14 @@ impl Server {
         }
     }
 
-    fn read(&mut self, id: u32, handle: HandleName, offset: u64, length: u32) {
-        let Some(open) = self.handles.file(handle) else {
+    fn read(&mut self, id: u32, request: &Request<'_>) {
+        let Some(open) = self.handles.file(request.handle) else {
             return self.status(id, Status::Failure);
         };
-        let length = usize::try_from(length.min(DATA_MAX_BYTES)).unwrap_or(0);
+        let length = usize::try_from(request.length.min(DATA_MAX_BYTES.into())).unwrap_or(0);
         self.replies.begin(DATA, id);
         let result = self.replies.string_from(length, |place| {
-            transfer::read(&open.descriptor, place, offset)
+            transfer::read(&open.descriptor, place, request.offset)
         });
         match result {
             Ok(0) if length > 0 => {
@@ -392,46 +394,16 @@ impl Server {
         }
     }
 
-    fn write(&mut self, id: u32, handle: HandleName, offset: u64, data: &[u8]) {
-        let Some(open) = self.handles.file(handle) else {
+    fn write(&mut self, id: u32, request: &Request<'_>) {
+        let Some(open) = self.handles.file(request.handle) else {
             return self.status(id, Status::Failure);
         };
         // The kernel ignores the offset of such writes, but not an impossible one.
         let appends = open.form == Form::File { appends: true };
-        let offset = if appends { 0 } else { offset };
-        let (written, result) = transfer::write(&open.descriptor, data, offset);
+        let offset = if appends { 0 } else { request.offset };
+        let (written, result) = transfer::write(&open.descriptor, request.first, offset);
         open.written_bytes += written as u64;
         self.status(id, result.into());
-    }
-
-    fn answer_path(&mut self, id: u32, kind: Kind, path: &[u8]) {
-        match kind {
-            Kind::Lstat => self.attributes(
-                id,
-                c_string(path).and_then(|path| rustix::fs::lstat(&*path)),
-            ),
-            Kind::Stat => self.attributes(id, crate::path::stat(path)),
-            Kind::OpenDirectory => self.open_directory(id, path),
-            Kind::Remove => self.done(id, FileOperation::Remove, path, change::remove(path)),
-            Kind::RemoveDirectory => {
-                let result = change::remove_directory(path);
-                self.done(id, FileOperation::RemoveDirectory, path, result);
-            }
-            Kind::RealPath => self.name(id, real_path(path)),
-            Kind::ExpandPath => {
-                let expanded = self.expand(path);
-                self.name(id, expanded.and_then(|path| real_path(&path)));
-            }
-            Kind::HomeDirectory => match self.home_of(path) {
-                Some(home) => self.name(id, Ok(home)),
-                None => self.status(id, Status::Failure),
-            },
-            Kind::ReadLink => self.name(id, change::read_link(path)),
-            _ => {
-                let found = c_string(path).and_then(|path| rustix::fs::statvfs(&*path));
-                self.file_system(id, found);
-            }
-        }
     }
 
     fn open_directory(&mut self, id: u32, path: &[u8]) {
@@ -480,44 +452,8 @@ impl Server {
         }
     }
 
-    fn answer_two(&mut self, id: u32, kind: Kind, first: &[u8], second: &[u8]) {
-        let (label, operation, result): (&[u8], _, _) = match kind {
-            Kind::Rename => (
-                b"rename",
-                FileOperation::Rename,
-                change::rename(first, second),
-            ),
-            Kind::PosixRename => (
-                b"posix-rename",
-                FileOperation::Rename,
-                change::rename_over(first, second),
-            ),
-            Kind::HardLink => (
-                b"hardlink",
-                FileOperation::HardLink,
-                change::make_hard_link(first, second),
-            ),
-            _ => (
-                b"symlink",
-                FileOperation::SymbolicLink,
-                change::make_symbolic_link(first, second),
-            ),
-        };
-        let line: [&[u8]; 6] = [label, b" old \"", first, b"\" new \"", second, b"\""];
-        self.log.line(3, &line);
-        let status = Status::from(result);
-        self.log.event(operation, (first, second), status, (0, 0));
-        self.status(id, status);
-    }
-
-    fn copy(
-        &mut self,
-        id: u32,
-        (from, from_offset): (HandleName, u64),
-        length: u64,
-        (to, to_offset): (HandleName, u64),
-        client: BorrowedFd<'_>,
-    ) {
+    fn copy(&mut self, id: u32, request: &Request<'_>, client: BorrowedFd<'_>) {
+        let (from, to) = (request.handle, request.to);
         // Two places of one table cannot both be borrowed; the target steps out meanwhile.
         let status = match (self.handles.take(from), self.handles.take(to)) {
             (Some(mut source), Some(mut target)) => {
@@ -533,10 +469,10 @@ impl Server {
                 );
                 let (status, copied) = Copy {
                     from: &source.descriptor,
-                    from_offset,
-                    length,
+                    from_offset: request.offset,
+                    length: request.length,
                     to: &target.descriptor,
-                    to_offset,
+                    to_offset: request.to_offset,
                     client,
                 }
                 .run();
@@ -565,6 +501,21 @@ impl Server {
         };
         self.status(id, status);
     }
+}
+
+/// What a request that changes something by name is in the audit; `None` for all others.
+#[inline(never)]
+fn operation_of(kind: Kind) -> Option<FileOperation> {
+    Some(match kind {
+        Kind::SetStat | Kind::LsetStat | Kind::FsetStat => FileOperation::SetAttributes,
+        Kind::Remove => FileOperation::Remove,
+        Kind::MakeDirectory => FileOperation::MakeDirectory,
+        Kind::RemoveDirectory => FileOperation::RemoveDirectory,
+        Kind::Rename | Kind::PosixRename => FileOperation::Rename,
+        Kind::SymbolicLink => FileOperation::SymbolicLink,
+        Kind::HardLink => FileOperation::HardLink,
+        _ => return None,
+    })
 }
 
 /// SSH_FXF_ flags in OpenSSH's words.

@@ -20,21 +20,25 @@ use crate::path::file_type;
 pub struct Sharing {
     link: Link,
     session: u32,
+    is_limited: bool,
 }
 
 impl Sharing {
     /// For the session that `net` knows as `session`.
     pub fn new(link: Link, session: u32) -> Self {
-        Self { link, session }
+        Self {
+            link,
+            session,
+            // `net` has the limits of the server; one that it met would end it for all its clients.
+            is_limited: getrlimit(Resource::Fsize).current.is_some(),
+        }
     }
 
     /// Offers `file`, which the client calls `handle`. A full queue is no reason to wait.
     pub fn offer(&mut self, handle: u32, file: &OwnedFd) {
         let is_regular =
             rustix::fs::fstat(file).is_ok_and(|stat| file_type(&stat) == FileType::RegularFile);
-        // `net` has the limits of the server; one that it met would end it for all its clients.
-        let is_limited = getrlimit(Resource::Fsize).current.is_some();
-        if !is_regular || is_limited {
+        if !is_regular || self.is_limited {
             return;
         }
         let frame = SessionToNet::File {
