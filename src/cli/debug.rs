@@ -110,6 +110,12 @@ fn upgrade(service: &Service) -> Result<ExitCode, Failure> {
                 let new = String::from_utf8_lossy(&new);
                 return Ok(print(&format!("upgraded: {new}")));
             }
+            Err(_) if !service.is_enabled() => {
+                let new = String::from_utf8_lossy(&new);
+                return Ok(print(&format!(
+                    "upgraded, and without a debug service (\"DebugService no\") from now on: {new}"
+                )));
+            }
             Err(failure) if Instant::now() >= until => {
                 let what = format!(
                     "the new program has taken over and is not ready: {}",

@@ -65,6 +65,11 @@ impl Service {
         }
     }
 
+    /// The configuration wants a service.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Asks, and gives the whole answer.
     pub(super) fn ask(
         &self,

@@ -303,7 +303,6 @@ impl Monitor {
         self.give_up_upgrade("the server accepts no more connections");
         self.notifier.stopping();
         self.late_addresses = self.addresses();
-        self.listeners.clear();
         self.stopping = true;
         if let Some(mark) = &self.mark {
             mark.note_drain();
@@ -312,6 +311,10 @@ impl Monitor {
             super::rundir::remove_pid_file(path);
         }
         self.retire_strangers();
+        // After the order to accept no more: what is not accepted by now, nobody will.
+        for listener in self.listeners.drain(..) {
+            listener.stop();
+        }
     }
 
     /// Where connections come in.

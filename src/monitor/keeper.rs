@@ -16,7 +16,6 @@ use super::Monitor;
 use super::poller::{Poller, Source};
 use super::rundir::Mark;
 use crate::notify::Notifier;
-use crate::replace::release_signals;
 
 /// Who we are after a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +124,6 @@ impl Monitor {
         self.listeners.clear();
         self.stopping = true;
         self.retire_strangers();
-        release_signals();
     }
 
     fn become_keeper(&mut self) {

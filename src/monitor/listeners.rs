@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, sockopt};
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -36,6 +36,14 @@ impl Listener {
                 })
             }
             Err(error) => Err(explain(address, error)),
+        }
+    }
+
+    /// Ends the listening in all processes that have the socket, so that the next server finds the
+    /// port free whatever they do. A service manager's is its own to end.
+    pub(super) fn stop(self) {
+        if !self.handed_over {
+            let _ = shutdown(&self.socket, Shutdown::Both);
         }
     }
 
@@ -261,6 +269,27 @@ mod tests {
         };
         let (new, errors) = for_addresses(&wanted, &[managed]);
         assert!(matches!(new.as_slice(), [NewListener::Kept(0)]) && errors.is_empty());
+    }
+
+    #[test]
+    fn a_port_is_free_when_its_server_stops_whoever_has_the_socket() {
+        let listener = Listener::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address;
+        let elsewhere = listener.socket.try_clone().unwrap();
+        listener.stop();
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let next = Listener::open(address).unwrap();
+        assert_eq!(next.address, address);
+        assert!(rustix::net::accept(&elsewhere).is_err());
+        // A service manager goes on with its own.
+        let theirs = next.socket.try_clone().unwrap();
+        let managed = Listener {
+            handed_over: true,
+            ..next
+        };
+        managed.stop();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+        drop(theirs);
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Monitor {
         if net.role != Role::Strangers {
             return self.nets.doom(id, "it has nothing to accept from");
         }
-        if net.resume.is_some() {
+        if net.resume.is_some() || net.retired {
             return;
         }
         let time = Duration::from_millis(ACCEPT_PAUSE_MS);

@@ -403,6 +403,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_accepted_before_the_order_to_stop_has_time_to_arrive() {
+        let (link, _other) = link::pair().unwrap();
+        let launched = Launched {
+            pid: rustix::process::getpid(),
+            pidfd: None,
+        };
+        let mut net = net(Role::Strangers, c"agent: net", launched, Link::new(link));
+        assert!(net.may_accept());
+        net.retire();
+        assert!(net.retired && net.may_accept());
+        net.accepts_until = Some(Instant::now());
+        net.retire();
+        assert!(!net.may_accept(), "a second order gives no more time");
+    }
+
+    #[test]
     fn the_first_restart_is_immediate_and_later_ones_back_off() {
         assert_eq!(restart_delay(0), Duration::ZERO);
         assert_eq!(restart_delay(1), Duration::from_millis(25));

@@ -3,12 +3,14 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
-use agent::frames::{NetToMonitor, ToNet};
+use agent::frames::{CloseReason, NetToMonitor, ToNet};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Connection, key_line, new_key, user};
 use super::runner::Test;
-use super::world::{Setting, World};
+use super::world::{PATIENCE, Setting, World};
 
 pub const TESTS: &[Test] = &[
     (
@@ -22,7 +24,36 @@ pub const TESTS: &[Test] = &[
         stray_descriptors,
     ),
     ("the_address_is_the_sockets_own", address),
+    (
+        "one_that_should_accept_no_more_is_heard_and_ended",
+        told_to_stop,
+    ),
 ];
+
+/// What it accepted last is taken; without a connection it is given a moment to go.
+fn told_to_stop() {
+    let (world, mut old) = World::start(&Setting::default());
+    let server = Pid::from_raw(i32::try_from(world.id()).unwrap()).unwrap();
+    kill_process(server, Signal::HUP).unwrap();
+    let next = world.next_strangers();
+    next.hello();
+    while !matches!(old.hear(0), Some((ToNet::StopAccepting, _))) {}
+    let connection = Connection::begin(&world, &mut old, 1);
+    let closed = NetToMonitor::Closed {
+        reason: CloseReason::Ended,
+        detail: "".into(),
+        bytes: (0, 0),
+    };
+    old.say(connection.number, &closed);
+    assert!(old.is_let_go());
+    let status = format!("/proc/{}/stat", old.pid);
+    let lives = || std::fs::read_to_string(&status).is_ok_and(|it| !it.contains(") Z "));
+    let end = Instant::now() + PATIENCE;
+    while lives() {
+        assert!(Instant::now() < end, "it lives on, with our listeners");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 fn foreign_descriptors() {
     let (world, mut puppet) = World::start(&Setting::default());

@@ -557,7 +557,8 @@ fn service_manager(world: &World) {
     let installed = {
         let file = world.directory.join("managed");
         fs::copy(server::agent_file(), &file).unwrap();
-        let mut command = Command::new("sh");
+        // Numbers of descriptors may have two digits, which dash does not take.
+        let mut command = Command::new("bash");
         let socket = std::os::fd::AsRawFd::as_raw_fd(&listener);
         command
             .args([
