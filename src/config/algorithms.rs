@@ -52,49 +52,6 @@ const MACS: &[&str] = &[
     "hmac-sha2-256",
     "hmac-sha2-512",
 ];
-const HOST_KEYS: &[&str] = &[
-    "ssh-ed25519-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-    "rsa-sha2-512-cert-v01@openssh.com",
-    "rsa-sha2-256-cert-v01@openssh.com",
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-];
-const USER_KEYS: &[&str] = &[
-    "ssh-ed25519-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
-    "sk-ssh-ed25519-cert-v01@openssh.com",
-    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "rsa-sha2-512-cert-v01@openssh.com",
-    "rsa-sha2-256-cert-v01@openssh.com",
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-];
-const AUTHORITIES: &[&str] = &[
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-];
-
 /// OpenSSH's names beyond ours.
 const OTHER_KEX: &[&str] = &[
     #[cfg(not(feature = "sntrup761"))]
@@ -132,59 +89,69 @@ const OTHER_MACS: &[&str] = &[
     "hmac-md5-etm@openssh.com",
     "hmac-md5-96-etm@openssh.com",
 ];
-/// All of OpenSSH's signature algorithms; what of them is not served depends on the keyword.
-const SIGNATURES: &[&str] = &[
-    "ssh-ed25519-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
-    "sk-ssh-ed25519-cert-v01@openssh.com",
-    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "rsa-sha2-512-cert-v01@openssh.com",
-    "rsa-sha2-256-cert-v01@openssh.com",
-    "ssh-rsa-cert-v01@openssh.com",
-    "ssh-dss-cert-v01@openssh.com",
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
-    "ssh-mldsa44-ed25519@openssh.com",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-    "ssh-rsa",
-    "ssh-dss",
+const ALL: &[Kind] = &[Kind::HostKey, Kind::UserKey, Kind::Authority];
+/// A certificate is none to sign certificates with.
+const KEYS: &[Kind] = &[Kind::HostKey, Kind::UserKey];
+/// Verified only.
+const SIGNERS: &[Kind] = &[Kind::UserKey, Kind::Authority];
+const USERS: &[Kind] = &[Kind::UserKey];
+const NOBODY: &[Kind] = &[];
+/// All of OpenSSH's signature algorithms in its order, and which keywords serve them here.
+const SIGNATURES: &[(&str, &[Kind])] = &[
+    ("ssh-ed25519-cert-v01@openssh.com", KEYS),
+    ("ecdsa-sha2-nistp256-cert-v01@openssh.com", KEYS),
+    ("ecdsa-sha2-nistp384-cert-v01@openssh.com", KEYS),
+    ("ecdsa-sha2-nistp521-cert-v01@openssh.com", USERS),
+    ("sk-ssh-ed25519-cert-v01@openssh.com", USERS),
+    ("sk-ecdsa-sha2-nistp256-cert-v01@openssh.com", USERS),
+    (
+        "webauthn-sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
+        USERS,
+    ),
+    ("rsa-sha2-512-cert-v01@openssh.com", KEYS),
+    ("rsa-sha2-256-cert-v01@openssh.com", KEYS),
+    ("ssh-rsa-cert-v01@openssh.com", NOBODY),
+    ("ssh-dss-cert-v01@openssh.com", NOBODY),
+    ("ssh-ed25519", ALL),
+    ("ecdsa-sha2-nistp256", ALL),
+    ("ecdsa-sha2-nistp384", ALL),
+    ("ecdsa-sha2-nistp521", SIGNERS),
+    ("sk-ssh-ed25519@openssh.com", SIGNERS),
+    ("sk-ecdsa-sha2-nistp256@openssh.com", SIGNERS),
+    ("webauthn-sk-ecdsa-sha2-nistp256@openssh.com", USERS),
+    ("ssh-mldsa44-ed25519@openssh.com", NOBODY),
+    ("rsa-sha2-512", ALL),
+    ("rsa-sha2-256", ALL),
+    ("ssh-rsa", NOBODY),
+    ("ssh-dss", NOBODY),
 ];
 
 impl Kind {
     /// What this build serves, in the order of the default offer.
-    pub fn served(self) -> &'static [&'static str] {
+    pub fn served(self) -> Vec<&'static str> {
         match self {
-            Self::Kex => KEX,
-            Self::Cipher => CIPHERS,
-            Self::Mac => MACS,
-            Self::HostKey => HOST_KEYS,
-            Self::UserKey => USER_KEYS,
-            Self::Authority => AUTHORITIES,
+            Self::Kex => KEX.to_vec(),
+            Self::Cipher => CIPHERS.to_vec(),
+            Self::Mac => MACS.to_vec(),
+            Self::HostKey | Self::UserKey | Self::Authority => {
+                signatures(|kinds| kinds.contains(&self))
+            }
         }
     }
 
     /// Names that OpenSSH knows; those that are served may be among them.
-    fn known(self) -> &'static [&'static str] {
+    fn known(self) -> Vec<&'static str> {
         match self {
-            Self::Kex => OTHER_KEX,
-            Self::Cipher => OTHER_CIPHERS,
-            Self::Mac => OTHER_MACS,
-            Self::HostKey | Self::UserKey | Self::Authority => SIGNATURES,
+            Self::Kex => OTHER_KEX.to_vec(),
+            Self::Cipher => OTHER_CIPHERS.to_vec(),
+            Self::Mac => OTHER_MACS.to_vec(),
+            Self::HostKey | Self::UserKey | Self::Authority => signatures(|_| true),
         }
     }
 
     /// The default offer.
     pub fn default_list(self) -> Vec<String> {
-        self.served().iter().map(|&name| name.to_owned()).collect()
+        self.served().into_iter().map(str::to_owned).collect()
     }
 
     /// Applies a list as it stands in the configuration.
@@ -221,8 +188,8 @@ impl Kind {
             dropped: Vec::new(),
         };
         for name in list.split(',') {
-            let served = self.matching(name, self.served());
-            let mut others = self.matching(name, self.known());
+            let served = self.matching(name, &self.served());
+            let mut others = self.matching(name, &self.known());
             others.retain(|name| !served.contains(name));
             if served.is_empty() && others.is_empty() {
                 return Err(format!(
@@ -250,6 +217,11 @@ impl Kind {
     }
 }
 
+fn signatures(is_wanted: impl Fn(&[Kind]) -> bool) -> Vec<&'static str> {
+    let wanted = SIGNATURES.iter().filter(|(_, kinds)| is_wanted(kinds));
+    wanted.map(|(name, _)| *name).collect()
+}
+
 fn add_new(list: &mut Vec<String>, names: Vec<String>) {
     for name in names {
         if !list.contains(&name) {
@@ -267,6 +239,7 @@ fn without(names: &[String], patterns: &str) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::ssh::crypto::public_key::KeyType;
 
     #[test]
     fn a_plain_list_keeps_its_order_and_drops_what_is_not_served() {
@@ -316,9 +289,14 @@ mod tests {
         assert_eq!(authority.dropped, ["ssh-ed25519-cert-v01@openssh.com"]);
         let host = Kind::HostKey.choose("*ed25519*").unwrap();
         assert!(host.served.iter().all(|name| !name.starts_with("sk-")));
-        for kind in [Kind::HostKey, Kind::UserKey, Kind::Authority] {
-            assert!(kind.served().iter().all(|name| SIGNATURES.contains(name)));
-        }
+        let mut of_types: Vec<&str> = KeyType::ALL
+            .into_iter()
+            .flat_map(|it| it.algorithms().chain(it.certificate_algorithms()))
+            .collect();
+        let mut served = Kind::UserKey.served();
+        of_types.sort_unstable();
+        served.sort_unstable();
+        assert_eq!(served, of_types);
         let minus = Kind::UserKey.choose("-*cert*,*sk-*").unwrap();
         assert_eq!(minus.served.len(), 6);
     }
