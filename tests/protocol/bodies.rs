@@ -81,6 +81,47 @@ pub fn play_after_authentication(input: &[u8]) -> Vec<Seen> {
     run(dialogue, script)
 }
 
+/// A logged-in client whose packets are compressed, or say so: pieces of a stream of its own making
+/// and messages in a good one.
+pub fn compressed(input: &[u8]) {
+    play_compressed(input);
+}
+
+/// The same; gives what the driver saw.
+pub fn play_compressed(input: &[u8]) -> Vec<Seen> {
+    static READY: OnceLock<(Vec<u8>, Snapshot)> = OnceLock::new();
+    let (frozen, snapshot) = READY.get_or_init(|| {
+        make_ready(Habits {
+            compression: vec!["zlib@openssh.com"],
+            ..Habits::default()
+        })
+    });
+    let mut dialogue = resumed(frozen, snapshot);
+    dialogue.core.auth_success();
+    dialogue.run();
+    assert!(dialogue.client.deflater.is_some(), "compression has begun");
+    dialogue.client.gives_up = true;
+    let mut script = Script { rest: input };
+    let mut all = Vec::new();
+    while let Some(kind) = script.byte() {
+        let piece = script.bytes();
+        if kind % 2 == 0 {
+            dialogue.client.send_now(piece);
+        } else {
+            let packet = dialogue.client.packet_as_is(piece);
+            dialogue.client.wire.extend_from_slice(&packet);
+        }
+        dialogue.run();
+        check(&dialogue);
+        all.append(&mut dialogue.events);
+        dialogue.forget();
+        if dialogue.error.is_some() {
+            break;
+        }
+    }
+    all
+}
+
 /// State that a hostile process hands over, and what is said to it then.
 pub fn hand_over(input: &[u8]) {
     if let Ok(mut core) = Core::thaw(input, &setup(), Random::system()) {
@@ -104,20 +145,26 @@ const PROTECTIONS: [(&str, &str); 4] = [
 /// A dialogue with an unanswered authentication request. The key exchange was made once.
 fn authenticating(choice: usize) -> Dialogue {
     static READY: OnceLock<Vec<(Vec<u8>, Snapshot)>> = OnceLock::new();
-    let ready = READY.get_or_init(|| PROTECTIONS.map(make_ready).into());
+    let ready = READY.get_or_init(|| {
+        let habits = |(cipher, mac)| Habits {
+            ciphers: vec![cipher],
+            macs: vec![mac],
+            ..Habits::default()
+        };
+        PROTECTIONS.map(habits).map(make_ready).into()
+    });
     let (frozen, snapshot) = &ready[choice % ready.len()];
+    resumed(frozen, snapshot)
+}
+
+fn resumed(frozen: &[u8], snapshot: &Snapshot) -> Dialogue {
     let mut dialogue = Dialogue::new(Habits::default());
     dialogue.core = Core::thaw(frozen, &dialogue.setup, Random::system()).unwrap();
     dialogue.client = Client::resume(snapshot);
     dialogue
 }
 
-fn make_ready((cipher, mac): (&'static str, &'static str)) -> (Vec<u8>, Snapshot) {
-    let habits = Habits {
-        ciphers: vec![cipher],
-        macs: vec![mac],
-        ..Habits::default()
-    };
+fn make_ready(habits: Habits) -> (Vec<u8>, Snapshot) {
     let mut dialogue = Dialogue::in_auth(habits);
     dialogue.client.send(&dialogue::auth_request());
     dialogue.run();

@@ -102,6 +102,7 @@ pub struct Snapshot {
     server_version: Option<Vec<u8>>,
     session_id: Vec<u8>,
     strict_agreed: bool,
+    compresses: (bool, bool),
 }
 
 impl Client {
@@ -150,6 +151,7 @@ impl Client {
             server_version: self.server_version.clone(),
             session_id: self.session_id.clone(),
             strict_agreed: self.strict_agreed,
+            compresses: self.compresses,
         }
     }
 
@@ -163,6 +165,7 @@ impl Client {
         client.server_version.clone_from(&snapshot.server_version);
         client.session_id.clone_from(&snapshot.session_id);
         client.strict_agreed = snapshot.strict_agreed;
+        client.compresses = snapshot.compresses;
         client
     }
 

@@ -16,11 +16,12 @@ use crate::dialogue::{
 type Body = fn(&[u8]);
 
 /// Fuzz targets by name; each has a directory of seeds under `fuzz/corpus`.
-const TARGETS: [(&str, Body); 5] = [
+const TARGETS: [(&str, Body); 6] = [
     ("ident", bodies::identification),
     ("packet", bodies::packet),
     ("core_preauth", bodies::before_authentication),
     ("core_postauth", bodies::after_authentication),
+    ("core_compressed", bodies::compressed),
     ("core_thaw", bodies::hand_over),
 ];
 
@@ -267,8 +268,25 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("core_postauth", "session", session),
         ("core_postauth", "rekeys", rekeys),
         ("core_postauth", "requests", requests),
+        ("core_compressed", "session", compressed_session()),
+        ("core_compressed", "bomb", compressed_bomb()),
         ("core_thaw", "short", vec![0; 20]),
     ]
+}
+
+/// Messages in a good stream, then garbage.
+fn compressed_session() -> Vec<u8> {
+    Script::default()
+        .bytes(0, &[], &channel_open(100, 1 << 20, 32_768))
+        .bytes(0, &[], &global_request(b"keepalive@openssh.com", true))
+        .bytes(1, &[], b"\xff\xff no stream")
+        .0
+}
+
+/// A stream that swells beyond what a packet may have.
+fn compressed_bomb() -> Vec<u8> {
+    let bomb = miniz_oxide::deflate::compress_to_vec_zlib(&vec![0; 1 << 20], 6);
+    Script::default().bytes(1, &[], &bomb).0
 }
 
 /// A corpus that stops at the door teaches a fuzzer nothing.
@@ -282,6 +300,14 @@ fn the_seeds_get_where_they_should() {
     );
     let seen = bodies::play_after_authentication(&seed("core_postauth", "session"));
     assert_eq!(seen.last(), Some(&Seen::ChannelClose(0)), "{seen:?}");
+    let seen = bodies::play_compressed(&seed("core_compressed", "session"));
+    assert!(
+        matches!(
+            seen.as_slice(),
+            [Seen::ChannelOpen { .. }, Seen::GlobalRequest { .. }]
+        ),
+        "{seen:?}"
+    );
     let seen = bodies::play_after_authentication(&seed("core_postauth", "rekeys"));
     assert!(
         seen.contains(&Seen::KeysChanged { first: false }),
