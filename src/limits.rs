@@ -264,8 +264,8 @@ pub const FILE_REPLIES_BYTES: usize = 64 * 1024;
 /// Reads from one program in one turn of the loop: no channel holds the others up for longer.
 pub const READS_PER_TURN: usize = 8;
 
-/// Size of the pipes between a program and us: fewer wake-ups than with the kernel's 64 KiB. The
-/// kernel counts them against the user, so a refusal is no error.
+/// Size of the pipes between a program and us, once more passes than fits into the kernel's 64 KiB:
+/// fewer wake-ups. The kernel counts them against the user, so a refusal is no error.
 pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// How long a last message may take to leave.

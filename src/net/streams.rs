@@ -27,6 +27,8 @@ pub(super) struct Streams {
     client_ended: bool,
     output_ready: bool,
     error_ready: bool,
+    /// Pipes that were made larger, since more passes than they hold: input, output.
+    widened: (bool, bool),
     /// The program is our SFTP server.
     files: Option<Box<Files>>,
 }
@@ -56,17 +58,12 @@ impl Streams {
     /// The streams of a program with pipes: to its stdin, from its stdout and stderr.
     pub(super) fn of_pipes(descriptors: Vec<OwnedFd>) -> Option<Self> {
         let [input, output, error] = <[OwnedFd; 3]>::try_from(descriptors).ok()?;
-        let streams = Self {
+        Some(Self {
             input: Some(pipe_writer(input)?),
             output: Some(pipe_reader(output)?),
             error: Some(pipe_reader(error)?),
             ..Self::default()
-        };
-        for pipe in [&streams.input, &streams.output].into_iter().flatten() {
-            // A user may hold only so much memory in pipes; smaller ones do.
-            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
-        }
-        Some(streams)
+        })
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -120,6 +117,9 @@ impl Streams {
             _ => 0,
         };
         self.pending.push(data.get(written..).unwrap_or_default());
+        if running && !self.terminal && !self.pending.is_empty() {
+            widen(&self.input, &mut self.widened.0);
+        }
         Ok(written)
     }
 
@@ -230,6 +230,9 @@ impl Streams {
                 (self.terminal, &mut observe),
             );
             self.output_ready = ready;
+            if ready && !self.terminal {
+                widen(&self.output, &mut self.widened.1);
+            }
             if ended || (drain && !ready) {
                 self.output = None;
             }
@@ -267,6 +270,15 @@ impl Streams {
     pub(super) fn resize(&self, size: Winsize) -> bool {
         let master = self.output.as_ref().filter(|_| self.terminal);
         master.is_some_and(|master| tcsetwinsize(master, size).is_ok())
+    }
+}
+
+/// Makes a pipe larger, once: an idle session's memory in the kernel would be mostly pipes.
+fn widen(pipe: &Option<OwnedFd>, done: &mut bool) {
+    if let (Some(pipe), false) = (pipe, *done) {
+        *done = true;
+        // A user may hold only so much memory in pipes; smaller ones do.
+        let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
     }
 }
 
@@ -403,6 +415,17 @@ mod tests {
         assert_eq!(seen, data);
         assert_eq!(done, data.len());
         assert_eq!(rustix::io::read(&stdin, &mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_pipe_is_as_large_as_what_passes_needs() {
+        let (mut streams, stdin, ..) = pipes();
+        let size = || rustix::pipe::fcntl_getpipe_size(&stdin).unwrap();
+        let small = size();
+        assert_eq!(streams.client_data(b"a line\n", true), Ok(7));
+        assert_eq!(size(), small);
+        streams.client_data(&vec![0; 2 * small], true).unwrap();
+        assert_eq!(size(), PIPE_BYTES);
     }
 
     #[test]
