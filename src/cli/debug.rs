@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::geteuid;
 
 use super::debug_client::{Failure, REFUSED, Service, USAGE};
-use super::{load, print};
+use super::{help, print};
+use crate::config::Config;
 use crate::limits::{PROBE_TIME_MS, UPGRADE_READY_TIME_MS};
 
 const TABLE: &str = "text/plain";
@@ -16,9 +17,15 @@ pub(super) const JSON: &str = "application/json";
 
 /// Runs the command that `words` are.
 pub(super) fn run(config: Option<&Path>, words: &[String]) -> ExitCode {
-    let loaded = match load(config, &[], geteuid().is_root()) {
+    let loaded = match Config::load(config, &[], geteuid().is_root()) {
         Ok(loaded) => loaded,
-        Err(status) => return status,
+        Err(errors) => {
+            for error in &errors {
+                super::fail(&error.to_string());
+            }
+            let what = "where the server is, its configuration says: mend it, or name it with -c";
+            return Failure::new(REFUSED, what).report();
+        }
     };
     let service = Service::of(&loaded.config.global());
     match dispatch(&service, words) {
@@ -153,7 +160,10 @@ pub(super) fn escaped(text: &str) -> String {
 fn usage(command: Option<&str>) -> Failure {
     let what = match command {
         None => "a command is missing".to_owned(),
-        Some(command) => format!("debug {command}: no such command, or not with these words"),
+        Some(command) => match help::debug_usage(command) {
+            Some(usage) => format!("write: agent debug {usage}"),
+            None => format!("debug {command}: no such command"),
+        },
     };
     Failure::new(USAGE, format!("{what}; agent debug --help lists them"))
 }

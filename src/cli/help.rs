@@ -134,6 +134,14 @@ Exit codes: 0; 1 the server refused; 2 this command line is wrong; 3 no server
 answers; 4 no permission; 5 the server does not know this command.
 ";
 
+/// How a command of `agent debug` is written.
+pub fn debug_usage(command: &str) -> Option<&'static str> {
+    let mut lines = DEBUG.lines().filter_map(|line| line.strip_prefix("  "));
+    let usage = lines.find(|line| line.split(' ').next() == Some(command))?;
+    // What it is for stands behind two blanks, or on the next line.
+    usage.split("  ").next()
+}
+
 /// The text for the arguments of the process, if they ask for help.
 pub fn asked(arguments: &[String]) -> Option<&'static str> {
     let first = arguments.first().map(String::as_str);

@@ -196,6 +196,8 @@ const FILE_CONTROLS: &[Condition] = &[
     Is(1, libc::F_GETFD.cast_unsigned()),
     Is(1, libc::F_GETFL.cast_unsigned()),
     Is(1, libc::F_DUPFD_CLOEXEC.cast_unsigned()),
+    // musl sets the flag again after a duplication, for kernels that ignored it.
+    Is(1, libc::F_SETFD.cast_unsigned()),
     Is(1, libc::F_SETPIPE_SZ.cast_unsigned()),
 ];
 

@@ -373,7 +373,7 @@ impl Asked<'_> {
                     "an id is a number: GET /sessions lists them",
                 ));
             };
-            let nothing = "no such connection; GET /sessions lists them";
+            let nothing = "no such connection: the list of sessions has their ids";
             return Some(self.done(&DebugToMonitor::Close { id }, Some(nothing)));
         }
         match self.path {

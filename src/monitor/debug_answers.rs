@@ -197,7 +197,7 @@ impl Monitor {
             Some(Ok(address)) => Some(address),
             Some(Err(_)) => {
                 return MonitorToDebug::Invalid {
-                    what: "that is no address".into(),
+                    what: "that is no address: write one like 192.0.2.1 or 2001:db8::1".into(),
                 };
             }
         };
@@ -212,7 +212,7 @@ impl Monitor {
     fn set_penalty(&mut self, address: &[u8], seconds: u32, who: &str) -> MonitorToDebug {
         let Ok(parsed) = String::from_utf8_lossy(address).parse() else {
             return MonitorToDebug::Invalid {
-                what: "that is no address".into(),
+                what: "that is no address: write one like 192.0.2.1 or 2001:db8::1".into(),
             };
         };
         let options = &self.generation.options;

@@ -66,6 +66,7 @@ const HEAD_WORDS: usize = 2;
 static CPU_WORDS: [AtomicUsize; PROFILE_WORDS] = [const { AtomicUsize::new(0) }; PROFILE_WORDS];
 static STACK_WORDS: [AtomicUsize; THREAD_STACKS_WORDS] =
     [const { AtomicUsize::new(0) }; THREAD_STACKS_WORDS];
+static HANDLER: Once = Once::new();
 /// Of timers.
 static CPU: Buffer = Buffer::new(&CPU_WORDS);
 /// Of threads that were asked where they are.
@@ -143,7 +144,6 @@ impl Sampler {
     }
 
     fn start(buffer: &'static Buffer) -> Option<Self> {
-        static HANDLER: Once = Once::new();
         if buffer.busy.swap(true, Ordering::Acquire) {
             return None;
         }
@@ -531,8 +531,45 @@ mod tests {
         assert_eq!(buffer.lost.load(Ordering::Relaxed), 2);
     }
 
+    /// Signals of one test are no samples of another.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    /// Of the signal, the walk over a stack as deep as is ever kept, and the way back.
+    #[test]
+    fn a_hundred_samples_take_less_than_a_hundredth_of_a_second() {
+        fn deep(depth: usize) -> usize {
+            const SAMPLES: u32 = 20_000;
+            if depth > 0 {
+                return std::hint::black_box(deep(depth - 1)) + 1;
+            }
+            // SAFETY: asks for numbers.
+            let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+            let cpu = || {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                Duration::try_from(time).unwrap()
+            };
+            let before = cpu();
+            for _ in 0..SAMPLES {
+                // SAFETY: a signal with a handler, to this thread.
+                unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGPROF) };
+            }
+            let each = (cpu() - before) / SAMPLES;
+            println!("a sample takes {each:?}");
+            assert!(each * 100 < Duration::from_millis(10), "{each:?}");
+            0
+        }
+        let work = || {
+            let _registered = register();
+            deep(PROFILE_DEPTH)
+        };
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        HANDLER.call_once(install_handler);
+        std::thread::spawn(work).join().unwrap();
+    }
+
     #[test]
     fn a_busy_thread_is_sampled_and_a_waiting_one_is_found() {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let stop = std::sync::Arc::new(AtomicBool::new(false));
         let busy = std::sync::Arc::clone(&stop);
         let thread = std::thread::spawn(move || {

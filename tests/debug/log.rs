@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::login::Logins;
-use crate::server::{LIMIT, Server, debug_command, wait};
+use crate::server::{LIMIT, Server, agent, debug_command, wait};
 
 /// A stream whose head was read.
 struct Stream(BufReader<UnixStream>);
@@ -184,7 +184,7 @@ fn the_command_follows_until_it_is_ended_or_the_server_is() {
         "{text}"
     );
 
-    let mut follower = Command::new(env!("CARGO_BIN_EXE_agent"))
+    let mut follower = Command::new(agent())
         .arg("-c")
         .arg(&server.config)
         .args(["debug", "log", "--follow", "--level", "debug", "--json"])

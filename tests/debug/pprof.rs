@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::login::Logins;
 use crate::packages::need;
+use crate::server::agent;
 
 /// `-top` of a profile: functions, with the share of all that they and what they call have, in percent.
 fn top(file: &str) -> Vec<(String, f64)> {
@@ -22,7 +23,7 @@ fn top(file: &str) -> Vec<(String, f64)> {
             "-nodecount=500",
             "-nodefraction=0",
         ])
-        .arg(env!("CARGO_BIN_EXE_agent"))
+        .arg(agent())
         .arg(file)
         .output()
         .unwrap();

@@ -15,6 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Generous: the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// What is tested: this build, or the file that AGENT_UNDER_TEST names.
+pub fn agent() -> PathBuf {
+    let named = std::env::var_os("AGENT_UNDER_TEST");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_agent").into(), PathBuf::from)
+}
+
 pub struct Server {
     pub directory: PathBuf,
     pub config: PathBuf,
@@ -50,7 +56,7 @@ impl Server {
             ),
         )
         .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_agent"))
+        let child = Command::new(agent())
             .arg("-c")
             .arg(&config)
             .arg("serve")
@@ -190,7 +196,7 @@ impl Drop for Server {
 }
 
 pub fn debug_command(config: &Path, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_agent"))
+    Command::new(agent())
         .arg("-c")
         .arg(config)
         .arg("debug")
