@@ -20,6 +20,7 @@ mod clients;
 mod compression;
 mod configuration;
 mod disconnect;
+mod draining;
 mod fail2ban;
 mod file_clients;
 mod file_faults;
@@ -53,6 +54,7 @@ fn main() {
         compression::CASES,
         configuration::CASES,
         disconnect::CASES,
+        draining::CASES,
         fail2ban::CASES,
         file_clients::CASES,
         file_faults::CASES,

@@ -37,7 +37,6 @@ pub const CASES: &[Case] = &[
     Case::new("upgrade::signals_at_once", signals_at_once).only_agent(),
     Case::new("upgrade::service_manager", service_manager).only_agent(),
     Case::new("upgrade::key_in_memory", key_in_memory).only_agent(),
-    Case::new("upgrade::draining_gives_way", draining_gives_way).only_agent(),
 ];
 
 /// Something that echoes behind a forward.
@@ -647,56 +646,4 @@ fn key_in_memory(world: &World) {
         }
     }
     ended(&mut child);
-}
-
-/// A server that drains leaves its places to the next: port, pid file and debug service.
-fn draining_gives_way(world: &World) {
-    let user = world.user();
-    let pid_file = world.directory.join("agent.pid");
-    let lines = format!("PidFile {}", pid_file.display());
-    let first = Installed::start(world, &[&lines]);
-    let mut echo = Echo::start(&first.server, &user);
-    first.debug(&["drain"]).success();
-    // It can be looked at as long as there is no other.
-    let ready = first.debug(&["readyz"]);
-    assert!(
-        ready.out().contains("draining"),
-        "{} {}",
-        ready.out(),
-        ready.err()
-    );
-    assert_eq!(first.debug(&["upgrade"]).code(), Some(1));
-    assert!(!pid_file.exists());
-
-    let port = first.server.port;
-    let command = Command::new(server::agent_file());
-    let second = Server::start_by(command, world, port, &[&lines], &world.log());
-    second.wait_until_ready();
-    let own = format!("pid          {}\n", second.id());
-    wait_until("its debug service", LIMIT, || {
-        first.debug(&["readyz"]).out().contains(&own)
-    });
-    assert_eq!(
-        fs::read_to_string(&pid_file).unwrap(),
-        format!("{}\n", second.id())
-    );
-    echo.works("in the first");
-    // A stop does not wait for the last session.
-    let mut first = first.server;
-    first.signal(Signal::TERM);
-    assert_eq!(first.wait().code(), Some(0));
-    echo.works("in its keeper");
-    echo.end();
-    // Its end takes nothing from the second.
-    let mut debug = Command::new(server::agent_file());
-    debug
-        .arg("-c")
-        .arg(&second.config)
-        .args(["debug", "readyz"]);
-    assert!(clients::run(&mut debug).success().contains(&own));
-    assert!(pid_file.exists());
-    assert_eq!(
-        clients::ssh_run(&second, &user, "echo in").success(),
-        "in\n"
-    );
 }
