@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::bodies;
 
-const TARGETS: [(&str, fn(&[u8])); 2] = [
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 2] = [
     ("sftp_request", bodies::request),
     ("scp_record", bodies::record),
 ];

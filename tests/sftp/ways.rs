@@ -65,7 +65,7 @@ fn a_status_has_three_fields() {
         assert_eq!(answer.kind, client::STATUS);
         let code = answer.u32();
         let message = String::from_utf8(answer.string()).unwrap();
-        assert_eq!(message.is_empty(), false, "{code}");
+        assert!(!message.is_empty(), "{code}");
         assert_eq!(answer.string(), b"", "the language");
         assert!(answer.fields.is_empty(), "{:?}", answer.fields);
     }
