@@ -34,6 +34,7 @@ mod keys;
 mod lifetime;
 mod login;
 mod modes;
+mod mux;
 mod overload;
 mod passwords;
 mod penalties;
@@ -66,6 +67,7 @@ fn main() {
         lifetime::CASES,
         login::CASES,
         modes::CASES,
+        mux::CASES,
         overload::CASES,
         passwords::CASES,
         penalties::CASES,
