@@ -15,11 +15,13 @@ fn main() {
         "-Wl,--hash-style=gnu",
         "-Wl,--no-eh-frame-hdr",
         "-Wl,-z,norelro",
-        // A word or less for each pointer in place of three; linkers that cannot say so and go on.
-        "-Wl,-z,pack-relative-relocs",
         // One page less in the file and in memory: headers, code and constants share segments.
         "-Wl,-z,noseparate-code",
     ] {
         println!("cargo::rustc-link-arg-bins={argument}");
+    }
+    // A bit for most pointers in place of three words. Debian's linkers know it for x86 only.
+    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
