@@ -1,6 +1,6 @@
 //! A server whose file can be replaced, and a session that can be asked whether it lives.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Installed {
 
     pub fn start_with(world: &World, lines: &[&str], command: impl Fn(&Path) -> Command) -> Self {
         let file = world.directory.join(format!("agent-{}", world.number()));
-        fs::copy(server::agent_file(), &file).unwrap();
+        copy(&server::agent_file(), &file, 0);
         let port = server::free_port();
         let server = Server::start_by(command(&file), world, port, lines, &world.log());
         server.wait_until_ready();
@@ -44,9 +44,7 @@ impl Installed {
     pub fn beside(&self) -> PathBuf {
         let number = self.versions.fetch_add(1, Ordering::Relaxed);
         let new = self.file.with_extension("new");
-        fs::copy(server::agent_file(), &new).unwrap();
-        let mut file = File::options().append(true).open(&new).unwrap();
-        file.write_all(&vec![0; number]).unwrap();
+        copy(&server::agent_file(), &new, number);
         new
     }
 
@@ -111,6 +109,16 @@ impl Installed {
             })
             .collect()
     }
+}
+
+/// Copies a program, with so many bytes behind its end. Another process writes it: a process that this
+/// one starts meanwhile for another case would have the file open for writing too, and what somebody
+/// writes to is not executed.
+pub fn copy(from: &Path, to: &Path, more: usize) {
+    let script = r#"cp "$1" "$2" && head -c "$3" /dev/zero >>"$2""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(from).arg(to);
+    clients::run(command.arg(more.to_string())).success();
 }
 
 /// A session whose echo can be asked for again and again.

@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -19,7 +20,7 @@ use crate::accounts::make_key;
 use crate::clients::{self, Running};
 use crate::forwarding::Tunnel;
 use crate::harness::{Case, World};
-use crate::installed::{Echo, Installed};
+use crate::installed::{Echo, Installed, copy};
 use crate::processes::{self, wait_for, wait_until};
 use crate::pty::Terminal;
 use crate::server::{self, LIMIT, Server};
@@ -262,8 +263,12 @@ fn bad_files(world: &World) {
         installed.works_for(&user);
     };
     for (what, content, mode, reason) in files {
-        let new = installed.file.with_extension("new");
-        fs::write(&new, content).unwrap();
+        let (written, new) = (
+            installed.file.with_extension("written"),
+            installed.file.with_extension("new"),
+        );
+        fs::write(&written, content).unwrap();
+        copy(&written, &new, 0);
         fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
         fs::rename(&new, &installed.file).unwrap();
         refused(what, reason);
@@ -317,7 +322,7 @@ fn hanging_probe(world: &World) {
     let config = &installed.server.config;
     fs::set_permissions(config, fs::Permissions::from_mode(0o755)).unwrap();
     let new = installed.file.with_extension("new");
-    fs::copy("/bin/sh", &new).unwrap();
+    copy(Path::new("/bin/sh"), &new, 0);
     fs::rename(&new, &installed.file).unwrap();
     let probes = || {
         let config = config.display().to_string();
@@ -555,7 +560,7 @@ fn service_manager(world: &World) {
     let port = listener.local_addr().unwrap().port();
     let installed = {
         let file = world.directory.join("managed");
-        fs::copy(server::agent_file(), &file).unwrap();
+        copy(&server::agent_file(), &file, 0);
         // Numbers of descriptors may have two digits, which dash does not take.
         let mut command = Command::new("bash");
         let socket = std::os::fd::AsRawFd::as_raw_fd(&listener);
@@ -612,7 +617,7 @@ fn key_in_memory(world: &World) {
     )
     .unwrap();
     let file = world.directory.join("memory-agent");
-    fs::copy(server::agent_file(), &file).unwrap();
+    copy(&server::agent_file(), &file, 0);
     // Nothing in /etc/ssh for this process: no key of the machine's is found.
     let mut child = Command::new("unshare")
         .args(["-m", "sh", "-c"])
