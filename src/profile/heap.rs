@@ -33,7 +33,7 @@ const TAKEN: usize = 1;
 static FACTS: [[AtomicUsize; 2]; HEAP_SAMPLES_MAX] =
     [const { [const { AtomicUsize::new(0) }; 2] }; HEAP_SAMPLES_MAX];
 /// How many blocks and bytes each stack allocated since the process began.
-static STACKS: [Entry; HEAP_STACKS_MAX] = [const { Entry::NEW }; HEAP_STACKS_MAX];
+static STACKS: [Entry; HEAP_STACKS_MAX] = [const { Entry::new() }; HEAP_STACKS_MAX];
 /// How many sampled blocks have an address of this hash; saturated ones stay.
 static HASHES: [AtomicU8; 1024] = [const { AtomicU8::new(0) }; 1024];
 

@@ -22,12 +22,14 @@ const FREE: usize = 0;
 const WRITING: usize = 1;
 
 impl Entry {
-    pub(super) const NEW: Self = Self {
-        state: AtomicUsize::new(FREE),
-        len: AtomicUsize::new(0),
-        addresses: [const { AtomicUsize::new(0) }; HEAP_SAMPLE_DEPTH],
-        sums: [const { AtomicU64::new(0) }; 2],
-    };
+    pub(super) const fn new() -> Self {
+        Self {
+            state: AtomicUsize::new(FREE),
+            len: AtomicUsize::new(0),
+            addresses: [const { AtomicUsize::new(0) }; HEAP_SAMPLE_DEPTH],
+            sums: [const { AtomicU64::new(0) }; 2],
+        }
+    }
 
     fn is(&self, stack: &[usize]) -> bool {
         self.len.load(Ordering::Relaxed) == stack.len()
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_stack_has_its_sums_until_there_is_no_room() {
-        static TABLE: [Entry; 20] = [const { Entry::NEW }; 20];
+        static TABLE: [Entry; 20] = [const { Entry::new() }; 20];
         let one = add(&TABLE, &[1, 2, 3], [1, 10]);
         assert_eq!(add(&TABLE, &[1, 2, 3], [1, 5]), one);
         assert_ne!(add(&TABLE, &[1, 2], [1, 7]), one);
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn threads_that_meet_lose_nothing() {
-        static TABLE: [Entry; 64] = [const { Entry::NEW }; 64];
+        static TABLE: [Entry; 64] = [const { Entry::new() }; 64];
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -21,18 +21,20 @@ struct Waits {
 }
 
 impl Waits {
-    const NEW: Self = Self {
-        timed: AtomicBool::new(false),
-        stacks: [const { Entry::NEW }; WAIT_STACKS_MAX],
-    };
+    const fn new() -> Self {
+        Self {
+            timed: AtomicBool::new(false),
+            stacks: [const { Entry::new() }; WAIT_STACKS_MAX],
+        }
+    }
 }
 
 /// For locks.
-static MUTEX: Waits = Waits::NEW;
+static MUTEX: Waits = Waits::new();
 /// For locks, answers and work.
-static BLOCK: Waits = Waits::NEW;
+static BLOCK: Waits = Waits::new();
 /// Who made threads.
-static SPAWNS: [Entry; SPAWN_STACKS_MAX] = [const { Entry::NEW }; SPAWN_STACKS_MAX];
+static SPAWNS: [Entry; SPAWN_STACKS_MAX] = [const { Entry::new() }; SPAWN_STACKS_MAX];
 
 /// Locks, whoever panicked under the lock before.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
