@@ -68,8 +68,12 @@ pub const KEY_COMMAND_TIME_MS: u64 = 30_000;
 pub const KEY_COMMAND_OUTPUT_MAX_BYTES: u32 = KEY_FILE_MAX_BYTES;
 /// TrustedUserCAKeys: some 1,000 lines; read for each login with a certificate.
 pub const AUTHORITIES_MAX_BYTES: u64 = 1024 * 1024;
-/// RevokedKeys: some 400,000 fingerprints; read for each key that would let its owner in.
+/// RevokedKeys: some 400,000 fingerprints; read once for each key that would let its owner in.
 pub const REVOKED_KEYS_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Keys of which it is remembered what a list said: some 25 KiB.
+pub const REVOKED_KEYS_REMEMBERED: usize = 256;
+/// Such lists: one, and those of Match blocks.
+pub const REVOKED_KEYS_FILES_MAX: usize = 4;
 /// Lines about refused key lines in the log for one request; a file may hold thousands.
 pub const KEY_LINE_REPORTS_MAX: usize = 5;
 /// Bytes taken from a key reader's pipe at once: the monitor's other work waits no longer than that takes.

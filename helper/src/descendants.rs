@@ -222,6 +222,7 @@ fn look_at(pid: usize) -> Option<Process> {
 /// Parent and start of a process, from its line. Its name, in parentheses, may hold anything.
 fn parse_stat(line: &[u8]) -> Option<(usize, usize)> {
     const PARENT: usize = 1;
+    const THREADS: usize = 17;
     const STARTED: usize = 19;
     let behind_name = line.iter().rposition(|&byte| byte == b')')?;
     let mut fields = line
@@ -229,11 +230,14 @@ fn parse_stat(line: &[u8]) -> Option<(usize, usize)> {
         .split(|&byte| byte == b' ' || byte == b'\n');
     let mut field = |index: usize| fields.nth(index);
     let state = field(0)?;
-    if state == b"Z" || state == b"X" {
+    let parent = parse_decimal(field(PARENT - 1)?)?;
+    let threads = parse_decimal(field(THREADS - PARENT - 1)?)?;
+    let started = parse_decimal(field(STARTED - THREADS - 1)?)?;
+    // A process whose first thread has ended shows as one that has ended, with others that go on.
+    let is_zombie = state == b"Z" && threads <= 1;
+    if is_zombie || state == b"X" {
         return None;
     }
-    let parent = parse_decimal(field(PARENT - 1)?)?;
-    let started = parse_decimal(field(STARTED - PARENT - 1)?)?;
     Some((parent, started))
 }
 
@@ -252,6 +256,12 @@ mod tests {
     #[test]
     fn a_name_can_hold_anything() {
         let line = b"7 (a) S 9 (b) Z 1) S 42 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 8642 99 1\n";
+        assert_eq!(parse_stat(line), Some((42, 8642)));
+    }
+
+    #[test]
+    fn what_goes_on_without_its_first_thread_has_not_ended() {
+        let line = b"7 (a) Z 42 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 2 0 8642 99 1\n";
         assert_eq!(parse_stat(line), Some((42, 8642)));
     }
 

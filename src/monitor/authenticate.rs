@@ -16,7 +16,7 @@ use super::lookup::Lookup;
 use super::methods::Way;
 use super::timers::Deadline;
 use super::verify::Hangs;
-use super::{Monitor, log as lines, trust};
+use super::{Monitor, log as lines};
 use crate::authorized_keys::KeyOptions;
 use crate::config::Options;
 use crate::frames::ToNet;
@@ -173,7 +173,7 @@ impl Monitor {
                     && known.blob == public.key
                     && known.at.elapsed() < lifetime =>
             {
-                match trust::check_revoked(&attempt.options, &credential) {
+                match self.revocations.check(&attempt.options, &credential) {
                     Ok(()) => Course::Known {
                         options: known.options,
                     },

@@ -95,6 +95,14 @@ impl Credential {
     }
 
     /// The key that signs.
+    /// As the client sent it.
+    pub(super) fn blob(&self) -> &[u8] {
+        match self {
+            Self::Key(key) => &key.blob,
+            Self::Certificate(certified) => &certified.certificate.blob,
+        }
+    }
+
     pub(super) fn key(&self) -> &PublicKey {
         match self {
             Self::Key(key) => key,

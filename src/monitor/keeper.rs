@@ -106,11 +106,13 @@ impl Monitor {
         }
     }
 
-    /// A thread in the middle of a signature would be lost in a fork, and its locks with it.
+    /// A thread in the middle of a signature would be lost in a fork, and its locks with it. What it
+    /// did may give it something to do again: a certificate's signature is followed by its owner's.
     pub(super) fn stop_worker(&mut self) {
-        self.worker.stop();
-        for done in self.worker.take() {
-            self.worked(done);
+        while self.worker.stop() {
+            for done in self.worker.take() {
+                self.worked(done);
+            }
         }
     }
 

@@ -206,7 +206,7 @@ impl Monitor {
                 self.verify(key, check, Hangs::Certificate);
             }
             _ => {
-                let verdict = trust::check_revoked(&attempt.options, &lookup.credential);
+                let verdict = self.revocations.check(&attempt.options, &lookup.credential);
                 self.key_decided(key, verdict.map(|()| options));
             }
         }
@@ -225,7 +225,7 @@ impl Monitor {
             return self.key_decided(key, Err("cert-signature"));
         }
         lookup.signed = true;
-        if let Err(code) = trust::check_revoked(&attempt.options, &lookup.credential) {
+        if let Err(code) = self.revocations.check(&attempt.options, &lookup.credential) {
             return self.key_decided(key, Err(code));
         }
         match lookup.found.take() {

@@ -55,6 +55,7 @@ mod rate;
 mod refusals;
 mod reload;
 mod resolvers;
+mod revoked;
 mod rights;
 mod rundir;
 mod setup;
@@ -108,6 +109,7 @@ use penalties::Penalties;
 use poller::{Poller, Ready, Source};
 use rate::Rate;
 use refusals::Refusals;
+use revoked::Revocations;
 use rundir::Mark;
 use signals::Signals;
 use startups::Startups;
@@ -199,6 +201,7 @@ struct Monitor {
     startups: Startups,
     penalties: Penalties,
     refusals: Refusals,
+    revocations: Revocations,
     readers: Readers,
     debug: Debug,
     /// Processes that look at passwords.

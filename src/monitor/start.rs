@@ -15,6 +15,7 @@ use super::penalties::Penalties;
 use super::poller::{Poller, Source};
 use super::rate::Rate;
 use super::refusals::Refusals;
+use super::revoked::Revocations;
 use super::rundir::{Mark, remove_pid_file, write_pid_file};
 use super::signals::Signals;
 use super::socket::Client;
@@ -104,6 +105,7 @@ impl Monitor {
             names: super::names::look_ups(),
             penalties: Penalties::default(),
             refusals: Refusals::default(),
+            revocations: Revocations::default(),
             debug: Debug::new(),
             profiles: super::debug_profile::Profiles::new(),
             gathering: super::debug_answers::Gathering::default(),

@@ -116,12 +116,14 @@ impl Worker {
         self.results.1.try_iter().collect()
     }
 
-    /// Waits for the thread to finish what it has and ends it.
-    pub(super) fn stop(&mut self) {
-        if let Some((jobs, thread)) = self.thread.take() {
-            drop(jobs);
-            let _ = thread.join();
-        }
+    /// Waits for the thread to finish what it has and ends it; false: there is none.
+    pub(super) fn stop(&mut self) -> bool {
+        let Some((jobs, thread)) = self.thread.take() else {
+            return false;
+        };
+        drop(jobs);
+        let _ = thread.join();
+        true
     }
 
     fn start(&self) -> Option<(SyncSender<Job>, JoinHandle<()>)> {
@@ -179,7 +181,8 @@ mod tests {
         };
         let key = ConnectionKey(1);
         assert!(worker.submit(Job::Verify(key, check)));
-        worker.stop();
+        assert!(worker.stop());
+        assert!(!worker.stop());
         let done = worker.take();
         assert!(
             matches!(done[..], [Done::Verified(_, Ok(None))]),
