@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use agent_helper::descendants::{self, Family};
 use agent_helper::frame::OnDisconnect;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
@@ -71,9 +71,12 @@ impl Errand {
             concerns: &|pid| self.uid.is_none_or(|uid| !may_be_signalled_by(uid, pid)),
             leaders: &RefCell::default(),
         };
+        // One that its user has stopped does nothing, and would stay for ever.
+        let _ = pidfd_send_signal(helper, Signal::CONT);
         descendants::end(&family, self.way, &mut |limit_ms| {
             has_ended(helper, limit_ms)
         });
+        let _ = pidfd_send_signal(helper, Signal::KILL);
     }
 }
 

@@ -177,6 +177,11 @@ pub const AFTERMATH_DELAY_MS: u64 = 100;
 /// Processes that end what is left, at once; each lives for ten seconds at most. Others wait, and
 /// their helpers with them.
 pub const AFTERMATHS_AT_ONCE: usize = 32;
+/// Of these, for one user: nobody's logins make others wait.
+pub const AFTERMATHS_OF_ONE_USER: usize = 4;
+/// Of one user's connections that are over, how many may wait for such a process: each is a helper
+/// and a descriptor. What more there is stays, but for its helper.
+pub const AFTERMATHS_WAITING: usize = 32;
 /// Users' `net`s that were started on the expectation of a login; each may be for nothing.
 pub const EXPECTED_NETS_MAX: usize = 8;
 /// The first new start of a `net` that died is immediate; dying again soon doubles up to this.

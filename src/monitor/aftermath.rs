@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use agent_helper::frame::{OnDisconnect, Policy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::Monitor;
+use super::helpers::Helper;
 use super::host::Host;
 use super::ids::Counter;
 use super::timers::Deadline;
 use crate::launch::{Launch, launch};
-use crate::limits::{AFTERMATH_DELAY_MS, AFTERMATHS_AT_ONCE};
+use crate::limits::{
+    AFTERMATH_DELAY_MS, AFTERMATHS_AT_ONCE, AFTERMATHS_OF_ONE_USER, AFTERMATHS_WAITING,
+};
 
 /// A helper that will outlive its connection.
 #[derive(Debug)]
@@ -35,28 +38,26 @@ pub(super) struct Aftermath {
 pub(super) struct Aftermaths {
     waiting: BTreeMap<u64, Aftermath>,
     numbers: Counter,
-    /// Processes that were started.
-    running: Vec<Pid>,
+    /// Processes that were started, and for which user.
+    running: Vec<(Pid, u32)>,
 }
 
 impl Aftermath {
-    /// What a login with this `policy` will need, if it is to be cleaned up behind; `helper` is a
-    /// child that was not collected yet.
-    pub(super) fn of(host: &Host, policy: &Policy, helper: u32) -> Option<Self> {
+    /// What a login with this `policy` will need, if it is to be cleaned up behind.
+    pub(super) fn of(host: &Host, policy: &Policy, helper: &mut Helper) -> Option<Self> {
+        // Made with the process: in a keeper its number could be another's by now.
+        let opened = helper.process.take();
         if policy.on_disconnect == OnDisconnect::Leave || !host.as_root {
             return None;
         }
-        let helper = Pid::from_raw(i32::try_from(helper).ok()?)?;
-        let opened = pidfd_open(helper, PidfdFlags::empty())
-            .inspect_err(|error| {
-                log::warn!(
-                    "OnDisconnect: processes of other users will be left: pidfd_open: {error}; \
-                     it takes Linux 5.3"
-                );
-            })
-            .ok()?;
+        let Some(opened) = opened else {
+            log::warn!(
+                "OnDisconnect: processes of other users will be left: it takes Linux 5.3 to end them"
+            );
+            return None;
+        };
         Some(Self {
-            helper,
+            helper: Pid::from_raw(i32::try_from(helper.pid).ok()?)?,
             opened,
             name: policy.identity.name.to_vec(),
             uid: policy.identity.uid,
@@ -74,7 +75,22 @@ impl Aftermath {
         poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
-    fn start(&self, host: &Host) -> std::io::Result<Pid> {
+    /// Nothing more is done about it: not even a helper that was stopped stays.
+    fn give_up(&self) {
+        log::warn!(
+            "OnDisconnect: user {} leaves more behind than can be ended; some of it stays",
+            self.uid
+        );
+        let _ = pidfd_send_signal(&self.opened, Signal::KILL);
+    }
+
+    fn start(&self, host: &Host) -> Option<Pid> {
+        self.launch(host)
+            .inspect_err(|error| log::error!("OnDisconnect: no process to end others: {error}"))
+            .ok()
+    }
+
+    fn launch(&self, host: &Host) -> std::io::Result<Pid> {
         let title = CString::new([b"agent: end [", self.name.as_slice(), b"]"].concat())?;
         let helper = CString::new(self.helper.as_raw_pid().to_string())?;
         let uid = CString::new(self.uid.to_string())?;
@@ -96,6 +112,10 @@ impl Aftermath {
 impl Monitor {
     /// The connection is over and its helper was told so.
     pub(super) fn leave_behind(&mut self, aftermath: Aftermath) {
+        let waiting = self.aftermaths.waiting.values();
+        if waiting.filter(|other| other.uid == aftermath.uid).count() >= AFTERMATHS_WAITING {
+            return aftermath.give_up();
+        }
         let number = self.aftermaths.numbers.next();
         self.aftermaths.waiting.insert(number, aftermath);
         self.look_again(number);
@@ -112,12 +132,13 @@ impl Monitor {
             return;
         };
         if !aftermath.is_over() {
-            if self.aftermaths.running.len() >= AFTERMATHS_AT_ONCE {
+            let running = &self.aftermaths.running;
+            let own = running.iter().filter(|(_, uid)| *uid == aftermath.uid);
+            if running.len() >= AFTERMATHS_AT_ONCE || own.count() >= AFTERMATHS_OF_ONE_USER {
                 return self.look_again(number);
             }
-            match aftermath.start(&self.host) {
-                Ok(pid) => self.aftermaths.running.push(pid),
-                Err(error) => log::error!("OnDisconnect: no process to end others: {error}"),
+            if let Some(pid) = aftermath.start(&self.host) {
+                self.aftermaths.running.push((pid, aftermath.uid));
             }
         }
         self.aftermaths.waiting.remove(&number);
@@ -127,11 +148,13 @@ impl Monitor {
     pub(super) fn settle_aftermaths(&mut self) {
         // Of children this process knows no more then.
         self.aftermaths.running = Vec::new();
-        for aftermath in std::mem::take(&mut self.aftermaths.waiting).into_values() {
-            if !aftermath.is_over()
-                && let Err(error) = aftermath.start(&self.host)
-            {
-                log::error!("OnDisconnect: no process to end others: {error}");
+        let waiting = std::mem::take(&mut self.aftermaths.waiting).into_values();
+        let left = waiting.filter(|aftermath| !aftermath.is_over());
+        for (index, aftermath) in left.enumerate() {
+            if index < AFTERMATHS_AT_ONCE {
+                aftermath.start(&self.host);
+            } else {
+                aftermath.give_up();
             }
         }
     }
@@ -140,6 +163,6 @@ impl Monitor {
 impl Aftermaths {
     /// A child was collected.
     pub(super) fn collected(&mut self, pid: Pid) {
-        self.running.retain(|running| *running != pid);
+        self.running.retain(|(running, _)| *running != pid);
     }
 }

@@ -245,8 +245,8 @@ impl Monitor {
             sessions: std::collections::BTreeMap::new(),
             aftermath: connection
                 .helper
-                .as_ref()
-                .and_then(|helper| Aftermath::of(&self.host, &hand_over.policy, helper.pid)),
+                .as_mut()
+                .and_then(|helper| Aftermath::of(&self.host, &hand_over.policy, helper)),
         };
         // Drops our copy of the session socket: its end must be seen.
         drop(connection.enter(Phase::Live(Box::new(live))));

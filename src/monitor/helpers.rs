@@ -1,6 +1,6 @@
 //! The helper of one connection: launched at the first request that needs it, gone with the link.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use agent_helper::frame::{HelperToMonitor, MonitorToHelper};
@@ -29,6 +29,8 @@ pub(super) struct Helper {
     pub hello: Option<TimerId>,
     pub logs: LineRates,
     pub pid: u32,
+    /// Up to the hand-over, which knows whether it is of use.
+    pub process: Option<OwnedFd>,
 }
 
 /// What the helper was told last.
@@ -64,6 +66,7 @@ impl Helper {
             hello: None,
             logs: LineRates::new(Instant::now()),
             pid: launched.pid.as_raw_nonzero().get().unsigned_abs(),
+            process: launched.pidfd,
         })
     }
 

@@ -22,6 +22,8 @@ pub const CASES: &[Case] = &[
     Case::new("disconnect::others_are_left_alone", others_are_left_alone).only_agent(),
     Case::new("disconnect::for_some", for_some).only_agent(),
     Case::new("disconnect::a_tree_that_grows", a_tree_that_grows).only_agent(),
+    Case::new("disconnect::a_stopped_helper", a_stopped_helper).only_agent(),
+    Case::new("disconnect::without_a_first_thread", without_a_first_thread).only_agent(),
 ];
 
 /// A double fork into a session of its own, deaf to SIGHUP, as daemons are.
@@ -78,6 +80,34 @@ fn kill_ends_daemons(world: &World) {
         clients::ssh_run(&server, &user, "echo in").success(),
         "in\n"
     );
+}
+
+/// The user may stop the helper, and it stays no longer for that.
+fn a_stopped_helper(world: &World) {
+    let user = world.user();
+    for way in ["hup", "kill"] {
+        let server = world.server(&[&format!("OnDisconnect {way}")]);
+        run_and_kill_client(&server, &user, "kill -STOP $PPID", || {
+            user.processes("sleep 9731").len() == 1
+        });
+        wait_until("the helper to end", LIMIT, || {
+            server.processes("agent-helper: ").is_empty()
+        });
+        wait_until("everything to end", LIMIT, || user.processes("").is_empty());
+    }
+}
+
+/// The kernel shows such a process as one that has ended.
+fn without_a_first_thread(world: &World) {
+    let user = world.user();
+    let server = world.server(&["OnDisconnect kill"]);
+    let program = "import ctypes, threading, time\n\
+                   threading.Thread(target=time.sleep, args=(9712,)).start()\n\
+                   open(\"ready\", \"w\").close()\n\
+                   ctypes.CDLL(None).pthread_exit(None)";
+    let line = format!("(setsid python3 -c '{program}' </dev/null >/dev/null 2>&1 &)");
+    run_and_kill_client(&server, &user, &line, || user.home.join("ready").exists());
+    wait_until("everything to end", LIMIT, || user.processes("").is_empty());
 }
 
 /// SIGHUP first: what ends by itself leaves its files in order.
