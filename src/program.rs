@@ -18,15 +18,10 @@ use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::process::geteuid;
-
 use crate::trusted_path;
-
-/// Links on the way to the file: the kernel's own limit (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 
 /// How this server was started, to be started so again.
 #[derive(Debug, Clone)]
@@ -70,46 +65,30 @@ fn own_path() -> Option<PathBuf> {
 ///
 /// A sentence that says what is in the way and what to do.
 pub fn open(path: &Path) -> Result<OwnedFd, String> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
-        trusted_path::check_around(&directory)?;
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_symlink() => {
-                check_owner(&found).map_err(|what| format!("{}: {what}", path.display()))?;
-                let target = fs::read_link(&path);
-                path =
-                    directory.join(target.map_err(|error| format!("{}: {error}", path.display()))?);
-            }
-            _ => return open_file(&path),
-        }
-    }
-    Err(format!("{}: too many links", path.display()))
-}
-
-fn open_file(path: &Path) -> Result<OwnedFd, String> {
-    let say = |what: &str| format!("{}: {what}", path.display());
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|error| {
-            say(&format!(
-                "cannot be opened ({error}); put the new file there"
-            ))
-        })?;
-    check_file(&file).map_err(|what| say(&what))?;
+    let file = trusted_path::open(path).map_err(|what| {
+        let hint = if path.exists() {
+            ""
+        } else {
+            "; put the new file there"
+        };
+        format!("{what}{hint}")
+    })?;
+    check_file(&file, path)?;
     Ok(file.into())
 }
 
-fn check_file(file: &File) -> Result<(), String> {
+fn check_file(file: &File, path: &Path) -> Result<(), String> {
     let found = file
         .metadata()
-        .map_err(|error| format!("cannot be looked at ({error})"))?;
+        .map_err(|error| format!("{} cannot be looked at ({error})", path.display()))?;
+    trusted_path::check_owner(&found, path)?;
+    check_content(file, &found).map_err(|what| format!("{}: {what}", path.display()))
+}
+
+fn check_content(file: &File, found: &fs::Metadata) -> Result<(), String> {
     if !found.is_file() {
         return Err("is not a regular file".to_owned());
     }
-    check_owner(&found)?;
     if found.mode() & 0o022 != 0 {
         return Err(format!(
             "can be written by others (mode {:04o}), who could change it: chmod go-w FILE",
@@ -127,16 +106,6 @@ fn check_file(file: &File) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn check_owner(found: &fs::Metadata) -> Result<(), String> {
-    if found.uid() == 0 || found.uid() == geteuid().as_raw() {
-        return Ok(());
-    }
-    Err(format!(
-        "belongs to user {}, who could change it; make it root's: chown -h root FILE",
-        found.uid()
-    ))
 }
 
 /// Where a program ends by its own word: its probe would run although pages that it does not use are
@@ -252,7 +221,7 @@ mod tests {
         assert!(refusal(&good.join("directory")).contains("regular file"));
         fs::remove_dir_all(&directory).unwrap();
         fs::remove_dir_all(&good).unwrap();
-        if geteuid().is_root() {
+        if rustix::process::geteuid().is_root() {
             let directory = self::directory("owner");
             let path = directory.join("agent");
             program(&path, 0o755);
@@ -270,5 +239,30 @@ mod tests {
             assert!(refusal(&link).contains("user 12345"));
             fs::remove_dir_all(&directory).unwrap();
         }
+    }
+
+    #[test]
+    fn links_on_the_way_count_too() {
+        let directory = directory("way");
+        let place = directory.join("versions/1");
+        fs::create_dir_all(&place).unwrap();
+        for made in [&place, &directory.join("versions")] {
+            fs::set_permissions(made, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        program(&place.join("agent"), 0o755);
+        let link = directory.join("current");
+        symlink("versions/../versions/1", &link).unwrap();
+        let path = link.join("agent");
+        assert!(open(&path).is_ok());
+        assert!(open(&directory.join("../").join(&path)).is_ok());
+        assert!(open(&link).unwrap_err().contains("regular file"));
+        assert!(open(&path.join("more")).is_err());
+        if rustix::process::geteuid().is_root() {
+            // Whoever owns it could have it lead to any other file of root's.
+            std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
+            let said = open(&path).unwrap_err();
+            assert!(said.contains("current belongs to user 12345"), "{said}");
+        }
+        fs::remove_dir_all(&directory).unwrap();
     }
 }
