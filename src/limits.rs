@@ -376,6 +376,9 @@ pub const DEBUG_HTTP_CLIENTS_MAX: usize = 48;
 /// Requests that are answered at once: what tiny_http serves without fail is as many connections as
 /// its pool has threads.
 pub const DEBUG_REQUESTS_AT_ONCE: usize = 4;
+/// Questions of the debug service that wait for an answer in the monitor, those of requests that were
+/// given up included.
+pub const DEBUG_QUESTIONS_MAX: usize = 16;
 /// Requests at once that may take long (profiles): one place stays for quick ones.
 pub const DEBUG_SLOW_REQUESTS_MAX: usize = 3;
 /// Line and fields of a request; curl and browsers send a few hundred bytes.

@@ -21,7 +21,7 @@ use crate::debug_frames::{
     DebugToMonitor, HostKeyFact, MonitorToDebug, PenaltyFact, Readiness, RefusalFact, SessionFact,
 };
 use crate::frames::{ConnectionReport, ToNet};
-use crate::limits::{REPORT_TIME_MS, REPORTS_PER_FRAME};
+use crate::limits::{DEBUG_QUESTIONS_MAX, REPORT_TIME_MS, REPORTS_PER_FRAME};
 use crate::logging;
 
 /// Answers that wait for the word of `net`s.
@@ -232,6 +232,10 @@ impl Monitor {
 
     /// Asks all `net`s about their connections, for an answer that waits for them.
     fn gather(&mut self, number: u32, wanted: Report) {
+        if self.gathering.waiting.len() >= DEBUG_QUESTIONS_MAX {
+            let what = "too many ask at once; try again".into();
+            return self.tell_debug(number, &MonitorToDebug::Invalid { what }, &[]);
+        }
         self.gathering.waiting.push((number, wanted));
         if self.gathering.timer.is_some() {
             return;

@@ -16,7 +16,7 @@ use crate::limits::{LOGGED_PATH_HEAD_BYTES, LOGGED_PATH_TAIL_BYTES};
 use crate::logging::escape_name;
 
 /// From this level on the SFTP server says what it does.
-const LOG_LEVEL_INFO: u8 = 3;
+pub(super) const LOG_LEVEL_INFO: u8 = 3;
 
 impl Monitor {
     /// A helper reports; where nobody asked it to, that ends it.

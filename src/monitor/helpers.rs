@@ -229,7 +229,9 @@ impl Monitor {
                 self.login_failed_late(key, &format!("{step}: {error}"));
             }
             (_, HelperToMonitor::Log { level, message }) => {
-                if logs_files || helper.logs.take(level) {
+                // What is logged of files is wanted whole; what a helper has to complain of is not.
+                let is_of_files = logs_files && level >= super::file_events::LOG_LEVEL_INFO;
+                if is_of_files || helper.logs.take(level) {
                     self.log_of_helper(key, level, &message);
                 }
             }

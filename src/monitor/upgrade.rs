@@ -35,7 +35,7 @@ use super::poller::Source;
 use super::timers::{Deadline, TimerId};
 use crate::debug_frames::MonitorToDebug;
 use crate::launch::{FIRST_DESCRIPTOR, Launch, Stdio, launch};
-use crate::limits::{PROBE_OUTPUT_MAX_BYTES, PROBE_TIME_MS};
+use crate::limits::{DEBUG_QUESTIONS_MAX, PROBE_OUTPUT_MAX_BYTES, PROBE_TIME_MS};
 use crate::logging::escape;
 use crate::replace::{Replacement, hold_signals, replace};
 use crate::take_over::{self, HandOver};
@@ -75,7 +75,11 @@ impl Monitor {
     pub(super) fn upgrade_wanted(&mut self, asker: Option<Asker>) {
         if let Some(probe) = &mut self.upgrade.probe {
             log::info!("an upgrade is under way already");
-            return probe.askers.extend(asker);
+            let fresh = asker.filter(|asker| !probe.askers.contains(asker));
+            if probe.askers.len() < DEBUG_QUESTIONS_MAX {
+                probe.askers.extend(fresh);
+            }
+            return;
         }
         match self.begin_probe() {
             Ok(mut probe) => {
