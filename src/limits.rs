@@ -293,7 +293,7 @@ pub const KEPT_BUFFERS: usize = 16;
 /// Larger freed buffers go back at once.
 pub const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 /// A connection without traffic for this long gives its buffers back.
-pub const IDLE_RELEASE_MS: u32 = 1000;
+pub const IDLE_RELEASE_MS: u32 = 300;
 
 // Configuration.
 
