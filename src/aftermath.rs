@@ -80,8 +80,8 @@ impl Errand {
     }
 }
 
-/// Waits for the end of a process, for `limit_ms` at most.
-fn has_ended(process: &OwnedFd, limit_ms: u64) -> bool {
+/// Waits for the end of a process, for `limit_ms` at most; true: it has ended. `process`: its pidfd.
+pub fn has_ended(process: &OwnedFd, limit_ms: u64) -> bool {
     let limit = Timespec {
         tv_sec: i64::try_from(limit_ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(limit_ms % 1000 * 1_000_000).unwrap_or(0),

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use agent_helper::frame::{OnDisconnect, Policy};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::Monitor;
@@ -16,6 +15,7 @@ use super::helpers::Helper;
 use super::host::Host;
 use super::ids::Counter;
 use super::timers::Deadline;
+use crate::aftermath::has_ended;
 use crate::launch::{Launch, launch};
 use crate::limits::{
     AFTERMATH_DELAY_MS, AFTERMATHS_AT_ONCE, AFTERMATHS_OF_ONE_USER, AFTERMATHS_WAITING,
@@ -67,12 +67,7 @@ impl Aftermath {
     }
 
     fn is_over(&self) -> bool {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let mut polled = [PollFd::new(&self.opened, PollFlags::IN)];
-        poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+        has_ended(&self.opened, 0)
     }
 
     /// Nothing more is done about it: not even a helper that was stopped stays.
