@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::login::Logins;
-use crate::server::{Server, wait};
+use crate::server::{Answer, Server, wait};
 
 /// Unpacks what `tool` can read.
 pub fn pipe_through(tool: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
@@ -131,6 +131,12 @@ fn read(gzipped: &[u8]) -> Profile {
     }
 }
 
+/// The answer is no error; if it is, shows its words.
+fn assert_good(answer: &Answer) {
+    let body = String::from_utf8_lossy(&answer.body);
+    assert_eq!(answer.status, 200, "{body:?}");
+}
+
 #[test]
 fn every_thread_shows_where_it_is() {
     let server = Server::start(&[]);
@@ -141,12 +147,7 @@ fn every_thread_shows_where_it_is() {
         held.push(stream);
     }
     let answer = server.get("/debug/pprof/threads");
-    assert_eq!(
-        answer.status,
-        200,
-        "{:?}",
-        String::from_utf8_lossy(&answer.body)
-    );
+    assert_good(&answer);
     let profile = read(&answer.body);
     assert_eq!(profile.strings[0], "");
     assert!(profile.strings.contains(&"goroutine".to_owned()));
@@ -206,12 +207,7 @@ fn waits_are_timed_while_somebody_looks() {
             .collect::<Vec<_>>()
     });
     for answer in &answers {
-        assert_eq!(
-            answer.status,
-            200,
-            "{:?}",
-            String::from_utf8_lossy(&answer.body)
-        );
+        assert_good(answer);
         let profile = read(&answer.body);
         assert!(profile.strings.contains(&"contentions".to_owned()));
         assert!(profile.strings.contains(&"delay".to_owned()));
@@ -329,12 +325,7 @@ fn the_monitor_shows_where_its_time_goes() {
     });
     let answer = server.get("/debug/pprof/profile?seconds=2&process=monitor");
     work.join().unwrap();
-    assert_eq!(
-        answer.status,
-        200,
-        "{:?}",
-        String::from_utf8_lossy(&answer.body)
-    );
+    assert_good(&answer);
     assert!(asked.elapsed() >= Duration::from_secs(2));
     let profile = read(&answer.body);
     assert!(!profile.stacks.is_empty(), "it used CPU time");

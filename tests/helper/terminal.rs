@@ -98,9 +98,8 @@ fn closing_the_master_hangs_up() {
     );
 }
 
-#[test]
-fn the_monitors_terminal_is_used_where_it_opens_them() {
-    let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
+/// Session 7 wants a terminal.
+fn wish_for_terminal(login: &mut Login) {
     let wish = NetToSession::OpenTerminal {
         session: 7,
         term: "xterm".into(),
@@ -108,12 +107,24 @@ fn the_monitors_terminal_is_used_where_it_opens_them() {
         modes: Vec::new().into(),
     };
     login.net.send(&wish, &[]);
-    // A start that does not wait for the answer is kept until it is there.
-    login.send_start(7, command("tty; echo $TERM $SSH_TTY"), &[]);
+}
+
+/// The helper asks the monitor for it; gives the session as it calls it there.
+fn monitor_is_asked(login: &mut Login) -> u32 {
     let (asked, _) = login.helper.monitor.receive::<HelperToMonitor>();
     let HelperToMonitor::OpenTerminal { session } = asked else {
         panic!("{asked:?}")
     };
+    session
+}
+
+#[test]
+fn the_monitors_terminal_is_used_where_it_opens_them() {
+    let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
+    wish_for_terminal(&mut login);
+    // A start that does not wait for the answer is kept until it is there.
+    login.send_start(7, command("tty; echo $TERM $SSH_TTY"), &[]);
+    let session = monitor_is_asked(&mut login);
     let opened = terminal::open().expect("a terminal");
     // As the monitor does.
     let path = String::from_utf8(opened.path.clone()).unwrap();
@@ -138,17 +149,8 @@ fn the_monitors_terminal_is_used_where_it_opens_them() {
 #[test]
 fn without_a_terminal_from_the_monitor_the_program_still_runs() {
     let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
-    let wish = NetToSession::OpenTerminal {
-        session: 7,
-        term: "xterm".into(),
-        size: [0; 16],
-        modes: Vec::new().into(),
-    };
-    login.net.send(&wish, &[]);
-    let (asked, _) = login.helper.monitor.receive::<HelperToMonitor>();
-    let HelperToMonitor::OpenTerminal { session } = asked else {
-        panic!("{asked:?}")
-    };
+    wish_for_terminal(&mut login);
+    let session = monitor_is_asked(&mut login);
     login
         .helper
         .monitor
@@ -165,18 +167,9 @@ fn without_a_terminal_from_the_monitor_the_program_still_runs() {
 #[test]
 fn a_session_closed_before_its_terminal_came_is_told_to_the_monitor() {
     let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
-    let wish = NetToSession::OpenTerminal {
-        session: 7,
-        term: "xterm".into(),
-        size: [0; 16],
-        modes: Vec::new().into(),
-    };
-    login.net.send(&wish, &[]);
+    wish_for_terminal(&mut login);
     login.net.send(&NetToSession::Close { session: 7 }, &[]);
-    let (asked, _) = login.helper.monitor.receive::<HelperToMonitor>();
-    let HelperToMonitor::OpenTerminal { session } = asked else {
-        panic!("{asked:?}")
-    };
+    let session = monitor_is_asked(&mut login);
     let opened = terminal::open().expect("a terminal");
     let reader = OwnedFd::from(File::from(opened.master).try_clone().unwrap());
     login.helper.monitor.send(
@@ -232,17 +225,8 @@ fn no_terminal_where_the_policy_permits_none() {
 #[test]
 fn a_terminal_whose_program_could_not_be_started_is_given_back() {
     let mut login = Login::with(|policy| policy.monitor_opens_terminals = true);
-    let wish = NetToSession::OpenTerminal {
-        session: 7,
-        term: "xterm".into(),
-        size: [0; 16],
-        modes: Vec::new().into(),
-    };
-    login.net.send(&wish, &[]);
-    let (asked, _) = login.helper.monitor.receive::<HelperToMonitor>();
-    let HelperToMonitor::OpenTerminal { session } = asked else {
-        panic!("{asked:?}")
-    };
+    wish_for_terminal(&mut login);
+    let session = monitor_is_asked(&mut login);
     let opened = terminal::open().expect("a terminal");
     login.helper.monitor.send(
         &MonitorToHelper::Terminal {
