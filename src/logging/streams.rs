@@ -186,7 +186,12 @@ impl Stream {
     }
 }
 
-fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+/// A socket of records that is never waited for, and its reader's end.
+///
+/// # Errors
+///
+/// Those of socketpair(2).
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(
         AddressFamily::UNIX,

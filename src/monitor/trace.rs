@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use agent_helper::wire::{Bytes, Wire};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use rustix::net::{SendFlags, send};
 
 use super::Monitor;
 use super::connection::{Connection, Phase};
@@ -18,6 +18,7 @@ use super::log::user_text;
 use super::permit::Stage;
 use super::socket::host_text;
 use crate::debug_frames::TraceEvent;
+use crate::logging::streams;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
@@ -110,8 +111,7 @@ impl Monitor {
     /// Begins, for a client of the debug service; gives the reader's end. What goes on already is the
     /// first thing it sees.
     pub(super) fn begin_trace(&self, number: u32) -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (socket, reader) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let (socket, reader) = streams::pair()?;
         *trace() = Some(Trace {
             number,
             socket,
