@@ -139,6 +139,17 @@ pub const LOG_LINES_BURST: u32 = 200;
 pub const LOG_LINES_PER_SECOND: u32 = 20;
 /// Bytes of a log line of another process.
 pub const LOG_LINE_MAX_BYTES: usize = 1024;
+/// Lines about what one user does to files, in bytes at once: some 50,000 lines, what copying 20,000
+/// files makes.
+pub const FILE_LOG_BURST_BYTES: i64 = 8 * 1024 * 1024;
+/// The same per second in the long run: some 1,500 lines. With the burst, trees of 100,000 files go as
+/// fast as clients go that wait for each answer.
+pub const FILE_LOG_BYTES_PER_SECOND: i64 = 256 * 1024;
+/// How long whoever is beyond that is not listened to: then some hundred lines are written at once.
+pub const FILE_LOG_PAUSE_MS: u64 = 50;
+/// How long, once a connection is over, what it did to files may still be told. It takes a millisecond,
+/// unless there was a flood; what is not done by then is not done.
+pub const FAREWELL_TIME_MS: u64 = 30_000;
 /// Bytes of a peer's text (version, disconnect message) in one log line.
 pub const PEER_TEXT_MAX_BYTES: usize = 200;
 

@@ -135,10 +135,13 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
             1
         }
     };
-    drop(helper.links);
+    let Links { monitor, net, .. } = helper.links;
+    drop(net);
     if let Some(sessions) = helper.sessions {
         let remains = Remains::new(&sessions, helper.children);
-        remains.await_servers();
+        remains.await_servers(&monitor);
+        // The monitor hears that there is nothing more to be told.
+        drop(monitor);
         remains.end(sessions.policy());
     }
     status
@@ -184,9 +187,10 @@ impl Remains {
     }
 
     /// Gives SFTP servers the time to do what their client had asked for before it left. They see
-    /// the end of their input; one that waits for a device instead ends with this process.
-    fn await_servers(&self) {
-        let until = sys::now_ms() + SERVER_END_LIMIT_MS;
+    /// the end of their input; one that waits for a device instead ends with this process. While the
+    /// monitor has not read what they tell, it is they who wait, and the monitor says how long.
+    fn await_servers(&self, monitor: &Link) {
+        let mut until = sys::now_ms() + SERVER_END_LIMIT_MS;
         // One may have ended before anybody waited for it.
         let mut limit_ms = 0;
         while !self.servers.borrow().is_empty() && sys::now_ms() < until {
@@ -194,6 +198,9 @@ impl Remains {
                 return;
             }
             limit_ms = 1000;
+            if !has_room(monitor) {
+                until = sys::now_ms() + SERVER_END_LIMIT_MS;
+            }
         }
     }
 
@@ -219,6 +226,12 @@ impl Remains {
             self.rest(limit_ms)
         });
     }
+}
+
+/// Whether what was sent on a link has been read, by and large.
+fn has_room(link: &Link) -> bool {
+    let mut polled = [PollFd::new(link, PollFlags::OUT)];
+    !matches!(poll(&mut polled, Some(&timespec(0))), Ok(0))
 }
 
 /// What a reader is started for.

@@ -251,10 +251,6 @@ pub(super) struct LoggedUser {
 pub(super) struct Live {
     pub login: LoggedUser,
     pub permit_pty: bool,
-    /// What is done to files is logged.
-    pub sftp_audit: bool,
-    /// The SFTP server has lines of its own to log, as many as requests.
-    pub logs_files: bool,
     /// With whose rights names may be looked up; `None`: nothing that has a name is permitted.
     pub names: Option<Identity>,
     /// Resolvers that may be started.

@@ -4,46 +4,95 @@
 //! The helper that reports is the user, so a line tells what it says it did. It can say too much but
 //! nothing for others: user and address are the monitor's own knowledge, and paths are escaped.
 
+use std::net::SocketAddr;
+use std::time::Instant;
+
 use agent_helper::frame::{FileEvent, FileOperation, Policy};
 use agent_helper::sftp::options::Options;
 
 use super::Monitor;
-use super::connection::Phase;
+use super::budget::Budgets;
+use super::connection::LoggedUser;
+use super::helpers::helper_of;
 use super::ids::ConnectionKey;
-use super::log::user_text;
+use super::log::{helper_line, level_of, user_text};
 use super::socket::host_text;
 use crate::limits::{LOGGED_PATH_HEAD_BYTES, LOGGED_PATH_TAIL_BYTES};
 use crate::logging::escape_name;
 
 /// From this level on the SFTP server says what it does.
-pub(super) const LOG_LEVEL_INFO: u8 = 3;
+const LOG_LEVEL_INFO: u8 = 3;
+
+/// A login of which it is wanted to know what it does to files.
+#[derive(Debug)]
+pub(super) struct FileLog {
+    pub uid: u32,
+    /// The fields that say who.
+    who: String,
+    /// Events (SftpAudit).
+    audit: bool,
+    /// Lines of the SFTP server itself, as many as requests.
+    lines: bool,
+}
+
+impl FileLog {
+    /// For a login with this policy; `None`: nobody wants to know.
+    pub(super) fn of(policy: &Policy, login: &LoggedUser, peer: SocketAddr) -> Option<Self> {
+        let (audit, lines) = (policy.sftp_audit, logs_files(policy));
+        (audit || lines).then(|| Self {
+            uid: login.uid,
+            who: format!(
+                "user=\"{}\" address={} port={}",
+                user_text(&login.name),
+                host_text(peer),
+                peer.port(),
+            ),
+            audit,
+            lines,
+        })
+    }
+
+    /// Whether a line of this level is one about files: those are wanted whole. What a helper has to
+    /// complain of is not.
+    pub(super) fn has_line(&self, level: u8) -> bool {
+        self.lines && level >= LOG_LEVEL_INFO
+    }
+
+    /// Writes a line of the SFTP server.
+    pub(super) fn line(&self, place: &str, level: u8, message: &[u8], budgets: &mut Budgets) {
+        if log::log_enabled!(level_of(level)) {
+            let line = helper_line(place, message);
+            budgets.spend(self.uid, line.len(), Instant::now());
+            log::log!(level_of(level), "{line}");
+        }
+    }
+
+    /// Writes an event; false: nobody wants any.
+    fn event(&self, event: &FileEvent, budgets: &mut Budgets) -> bool {
+        if self.audit && log::log_enabled!(log::Level::Info) {
+            let by = if event.is_scp { "scp" } else { "sftp" };
+            let line = format!("event={by} {} {}", self.who, fields(event));
+            budgets.spend(self.uid, line.len(), Instant::now());
+            log::info!("{line}");
+        }
+        self.audit
+    }
+}
 
 impl Monitor {
     /// A helper reports; where nobody asked it to, that ends it.
     pub(super) fn file_event(&mut self, key: ConnectionKey, event: &FileEvent) {
-        let Some(connection) = self.connections.get(&key) else {
-            return;
-        };
-        let Phase::Live(live) = &connection.phase else {
-            return;
-        };
-        if !live.sftp_audit {
-            return self.helper_lost(key, "it sent FileEvent where none is wanted");
+        let helper = helper_of(&mut self.connections, &mut self.farewells, key);
+        let files = helper.and_then(|helper| helper.files.as_ref());
+        if !files.is_some_and(|files| files.event(event, &mut self.budgets)) {
+            self.helper_lost(key, "it sent FileEvent where none is wanted");
         }
-        log::info!(
-            "event={} user=\"{}\" address={} port={} {}",
-            if event.is_scp { "scp" } else { "sftp" },
-            user_text(&live.login.name),
-            host_text(connection.peer()),
-            connection.peer().port(),
-            fields(event)
-        );
     }
 }
 
 /// Whether a line of the configuration asks the SFTP server to log what it does (`-l INFO`): who wants
 /// that wants all of it, however much is done.
-pub(super) fn logs_files(policy: &Policy) -> bool {
+fn logs_files(policy: &Policy) -> bool {
     let subsystems = policy.subsystems.iter().map(|(_, line)| line);
     subsystems.chain(&policy.forced_command).any(|line| {
         let mut words = line.split(|&byte| byte == b' ' || byte == b'\t');

@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use super::aftermath::Aftermath;
 use super::connection::{Attempt, Connection, Done, HandOver, Live, LoggedUser, Phase};
+use super::file_events::FileLog;
 use super::helpers::HelperStage;
 use super::ids::{ConnectionKey, NetId};
 use super::nets::Role;
@@ -226,26 +227,24 @@ impl Monitor {
         }
         let (old_net, old_number) = (connection.net, connection.number);
         let permit_pty = hand_over.policy.permit_pty;
-        let sftp_audit = hand_over.policy.sftp_audit;
-        let logs_files = super::file_events::logs_files(&hand_over.policy);
         let options = Rc::clone(&hand_over.options);
         let login = hand_over.login.clone();
         let done = std::mem::take(&mut hand_over.done);
         let forwarding = &hand_over.policy.forwarding;
         let has_names = forwarding.tcp_local || forwarding.tcp_remote;
         let names = has_names.then(|| hand_over.policy.identity.clone());
+        let mut helper = connection.helper.as_mut();
+        if let Some(helper) = &mut helper {
+            helper.files = FileLog::of(&hand_over.policy, &login, connection.ends.peer);
+        }
         let live = Live {
             login,
             permit_pty,
-            sftp_audit,
-            logs_files,
             names,
             resolvers: Rate::new(RESOLVERS_BURST, RESOLVERS_PER_SECOND, Instant::now()),
             terminals: Rate::new(TERMINALS_BURST, TERMINALS_PER_SECOND, Instant::now()),
             sessions: std::collections::BTreeMap::new(),
-            aftermath: connection
-                .helper
-                .as_mut()
+            aftermath: helper
                 .and_then(|helper| Aftermath::of(&self.host, &hand_over.policy, helper)),
         };
         // Drops our copy of the session socket: its end must be seen.

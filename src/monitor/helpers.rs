@@ -1,5 +1,6 @@
 //! The helper of one connection: launched at the first request that needs it, gone with the link.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -8,10 +9,13 @@ use agent_helper::link::{self, Assembly, Link, LinkError, Received};
 use agent_helper::wire::Wire;
 
 use super::Monitor;
-use super::connection::{Phase, Step};
+use super::connection::{Connection, Phase, Step};
+use super::farewell::Farewells;
+use super::file_events::FileLog;
 use super::host::Host;
 use super::ids::ConnectionKey;
 use super::levels::LineRates;
+use super::log::{helper_line, level_of};
 use super::outbox::Outbox;
 use super::poller::{Poller, Source};
 use super::timers::{Deadline, TimerId};
@@ -28,6 +32,10 @@ pub(super) struct Helper {
     pub accepted: bool,
     pub hello: Option<TimerId>,
     pub logs: LineRates,
+    /// It tells what is done to files.
+    pub files: Option<FileLog>,
+    /// It told too much: for a moment it is not listened to, and not in the poll set.
+    rests: bool,
     pub pid: u32,
     /// Up to the hand-over, which knows whether it is of use.
     pub process: Option<OwnedFd>,
@@ -65,6 +73,8 @@ impl Helper {
             accepted: false,
             hello: None,
             logs: LineRates::new(Instant::now()),
+            files: None,
+            rests: false,
             pid: launched.pid.as_raw_nonzero().get().unsigned_abs(),
             process: launched.pidfd,
         })
@@ -87,7 +97,7 @@ impl Helper {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Option<Received>, LinkError> {
+    pub(super) fn receive(&mut self) -> Result<Option<Received>, LinkError> {
         self.link.receive(&mut self.assembly, false)
     }
 
@@ -95,10 +105,37 @@ impl Helper {
         &self.link
     }
 
-    /// Frames wait for room on the link.
-    pub(super) fn owes_frames(&self) -> bool {
-        !self.outbox.is_empty()
+    /// Puts it into a poll set, unless it rests.
+    pub(super) fn watch(&self, poller: &Poller, key: ConnectionKey) {
+        let source = Source::Helper(key);
+        if self.rests {
+            return;
+        }
+        if let Err(error) = poller.add(&self.link, source) {
+            log::error!("{source:?} cannot be watched: {error}");
+        }
+        if !self.outbox.is_empty() {
+            let _ = poller.want_room(&self.link, source, true);
+        }
     }
+
+    /// Says how many of its lines were left out, if any were.
+    pub(super) fn say_lost(&mut self, place: &str) {
+        let lost = self.logs.take_lost();
+        if lost > 0 {
+            log::warn!("helper {place}: {lost} lines were left out, too many at once");
+        }
+    }
+}
+
+/// The helper of a connection, or of one that is over.
+pub(super) fn helper_of<'a>(
+    connections: &'a mut BTreeMap<ConnectionKey, Connection>,
+    farewells: &'a mut Farewells,
+    key: ConnectionKey,
+) -> Option<&'a mut Helper> {
+    let own = connections.get_mut(&key).and_then(|it| it.helper.as_mut());
+    own.or_else(|| Some(&mut farewells.get_mut(&key)?.helper))
 }
 
 impl Monitor {
@@ -135,13 +172,19 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        if let Some(helper) = connection.helper.take() {
+        let aftermath = match &mut connection.phase {
+            Phase::Live(live) => live.aftermath.take(),
+            _ => None,
+        };
+        if let Some(mut helper) = connection.helper.take() {
             self.timers.cancel(helper.hello);
+            if helper.files.is_some() {
+                return self.hear_out(key, helper, aftermath);
+            }
+            helper.say_lost(&connection.place());
             self.poller.remove(helper.link());
         }
-        if let Phase::Live(live) = &mut connection.phase
-            && let Some(aftermath) = live.aftermath.take()
-        {
+        if let Some(aftermath) = aftermath {
             self.leave_behind(aftermath);
         }
     }
@@ -149,10 +192,7 @@ impl Monitor {
     /// Input, room or the end on a helper's link.
     pub(super) fn helper_ready(&mut self, key: ConnectionKey, readable: bool, writable: bool) {
         if writable {
-            let helper = self
-                .connections
-                .get_mut(&key)
-                .and_then(|it| it.helper.as_mut());
+            let helper = helper_of(&mut self.connections, &mut self.farewells, key);
             if let Some(helper) = helper {
                 let flushed = helper.outbox.flush(&helper.link);
                 if helper.outbox.is_empty() {
@@ -169,11 +209,16 @@ impl Monitor {
             return;
         }
         for _ in 0..FRAMES_PER_TURN {
-            let helper = self
-                .connections
-                .get_mut(&key)
-                .and_then(|it| it.helper.as_mut());
+            let helper = helper_of(&mut self.connections, &mut self.farewells, key);
             let Some(helper) = helper else { return };
+            let user = helper.files.as_ref().map(|files| files.uid);
+            let wait = user.and_then(|uid| self.budgets.wait(uid, Instant::now()));
+            if let Some(time) = wait {
+                helper.rests = true;
+                self.poller.remove(helper.link());
+                self.timers.after(time, Deadline::HelperRested(key));
+                return;
+            }
             match helper.receive() {
                 Ok(Some(received)) => self.helper_frame(key, &received),
                 Ok(None) => {
@@ -188,6 +233,9 @@ impl Monitor {
     }
 
     fn helper_frame(&mut self, key: ConnectionKey, received: &Received) {
+        if self.farewells.contains_key(&key) {
+            return self.farewell_frame(key, received);
+        }
         if !received.descriptors.is_empty() {
             return self.helper_lost(key, "it sent descriptors");
         }
@@ -198,7 +246,6 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        let logs_files = matches!(&connection.phase, Phase::Live(live) if live.logs_files);
         let Some(helper) = connection.helper.as_mut() else {
             return;
         };
@@ -229,11 +276,7 @@ impl Monitor {
                 self.login_failed_late(key, &format!("{step}: {error}"));
             }
             (_, HelperToMonitor::Log { level, message }) => {
-                // What is logged of files is wanted whole; what a helper has to complain of is not.
-                let is_of_files = logs_files && level >= super::file_events::LOG_LEVEL_INFO;
-                if is_of_files || helper.logs.take(level) {
-                    self.log_of_helper(key, level, &message);
-                }
+                self.helper_says(key, level, &message);
             }
             (HelperStage::Ready, frame) => self.session_frame(key, frame),
             (_, frame) => {
@@ -242,8 +285,42 @@ impl Monitor {
         }
     }
 
+    /// A line for the log.
+    pub(super) fn helper_says(&mut self, key: ConnectionKey, level: u8, message: &[u8]) {
+        let place = match self.connections.get(&key) {
+            Some(connection) => Some(connection.place()),
+            None => self.farewell_place(key),
+        };
+        let helper = helper_of(&mut self.connections, &mut self.farewells, key);
+        let (Some(helper), Some(place)) = (helper, place) else {
+            return;
+        };
+        match &helper.files {
+            Some(files) if files.has_line(level) => {
+                files.line(&place, level, message, &mut self.budgets);
+            }
+            _ if helper.logs.take(level) => {
+                helper.say_lost(&place);
+                log::log!(level_of(level), "{}", helper_line(&place, message));
+            }
+            _ => {}
+        }
+    }
+
+    /// It is listened to again.
+    pub(super) fn helper_rested(&mut self, key: ConnectionKey) {
+        let helper = helper_of(&mut self.connections, &mut self.farewells, key);
+        if let Some(helper) = helper.filter(|helper| helper.rests) {
+            helper.rests = false;
+            helper.watch(&self.poller, key);
+        }
+    }
+
     /// The helper is gone, or is to go.
     pub(super) fn helper_lost(&mut self, key: ConnectionKey, why: &str) {
+        if self.farewells.contains_key(&key) {
+            return self.farewell_over(key);
+        }
         self.drop_helper(key);
         let Some(connection) = self.connections.get_mut(&key) else {
             return;

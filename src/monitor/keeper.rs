@@ -80,7 +80,7 @@ impl Monitor {
         self.close_debug(true);
         self.accept_no_more();
         self.settle_aftermaths();
-        if self.connections.is_empty() {
+        if !self.serves_somebody() {
             return Split::Parent;
         }
         self.stop_worker();
@@ -172,15 +172,14 @@ impl Monitor {
         }
         for (key, connection) in &self.connections {
             if let Some(helper) = &connection.helper {
-                let source = Source::Helper(*key);
-                add(helper.link().as_fd(), source);
-                if helper.owes_frames() {
-                    let _ = self.poller.want_room(helper.link(), source, true);
-                }
+                helper.watch(&self.poller, *key);
             }
             if let Some(pipe) = connection.key_pipe() {
                 add(pipe, Source::Keys(*key));
             }
+        }
+        for (key, farewell) in &self.farewells {
+            farewell.helper.watch(&self.poller, *key);
         }
         for (link, source) in self.checks.links().chain(self.names.links()) {
             add(link.as_fd(), source);

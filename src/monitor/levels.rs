@@ -21,6 +21,8 @@ use crate::logging::{self, streams};
 pub(super) struct LineRates {
     logged: Rate,
     followed: Rate,
+    /// Lines that are not in the log.
+    lost: u64,
 }
 
 impl LineRates {
@@ -29,13 +31,20 @@ impl LineRates {
         Self {
             logged: rate.clone(),
             followed: rate,
+            lost: 0,
         }
+    }
+
+    /// How many lines for the log were too much, since this was asked last.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// For a line of this level, by its number.
     pub(super) fn take(&mut self, level: u8) -> bool {
         let level = level_of(level);
-        let rate = if logging::is_for_streams(level) {
+        let is_followed = logging::is_for_streams(level);
+        let rate = if is_followed {
             &mut self.followed
         } else {
             &mut self.logged
@@ -43,6 +52,7 @@ impl LineRates {
         let taken = rate.take(Instant::now());
         if !taken {
             streams::lost(level, 1);
+            self.lost += u64::from(!is_followed);
         }
         taken
     }
@@ -52,6 +62,7 @@ impl Monitor {
     /// What is logged from here on is about this connection.
     pub(super) fn speak_of(&self, key: ConnectionKey) {
         let own = self.connections.get(&key).map(|it| it.log_level);
+        let own = own.or_else(|| Some(self.farewells.get(&key)?.log_level));
         if let Some(level) = self.debug.level.or(own) {
             logging::set_level(level);
         }

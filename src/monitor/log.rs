@@ -70,6 +70,11 @@ fn bounded(message: &[u8]) -> String {
     escape(message.get(..LOG_LINE_MAX_BYTES).unwrap_or(message))
 }
 
+/// A line of a helper, about the connection from `place`.
+pub(super) fn helper_line(place: &str, message: &[u8]) -> String {
+    format!("helper {place}: {}", bounded(message))
+}
+
 /// A line of the debug service's process.
 pub(super) fn log_of_debug(pid: i32, level: u8, message: &[u8]) {
     log::log!(level_of(level), "debug[{pid}]: {}", bounded(message));
@@ -93,18 +98,6 @@ impl Monitor {
             .map_or(0, |net| net.pid.as_raw_nonzero().get());
         let about = about.map_or_else(String::new, |place| format!(" {place}"));
         log::log!(level_of(level), "net[{pid}]{about}: {}", bounded(message));
-    }
-
-    pub(super) fn log_of_helper(&self, key: ConnectionKey, level: u8, message: &[u8]) {
-        let Some(connection) = self.connections.get(&key) else {
-            return;
-        };
-        log::log!(
-            level_of(level),
-            "helper {}: {}",
-            connection.place(),
-            bounded(message)
-        );
     }
 
     /// Something came that no `net` of ours sends.

@@ -11,6 +11,7 @@ mod aftermath;
 mod allowed;
 mod attempt;
 mod authenticate;
+mod budget;
 mod clock;
 mod connection;
 mod counters;
@@ -23,6 +24,7 @@ mod debug_profile;
 mod debug_socket;
 mod delay;
 mod end;
+mod farewell;
 mod file_events;
 mod forwarding;
 mod handover;
@@ -93,11 +95,13 @@ use crate::program::Program;
 use crate::take_over::TakenOver;
 
 use aftermath::Aftermaths;
+use budget::Budgets;
 use connection::{Connection, Generation};
 use counters::Counters;
 use debug::Debug;
 use debug_answers::Gathering;
 use debug_profile::Profiles;
+use farewell::Farewells;
 use host::Host;
 use ids::{ConnectionKey, Counter};
 use keeper::Split;
@@ -194,6 +198,10 @@ struct Monitor {
     connections: BTreeMap<ConnectionKey, Connection>,
     /// Connections that are over, where something may be left of them.
     aftermaths: Aftermaths,
+    /// Helpers of such, which still have something to tell.
+    farewells: Farewells,
+    /// For lines about what users do to files.
+    budgets: Budgets,
     /// Numbers of connections.
     keys: Counter,
     /// SO_COOKIE of every client's socket.
@@ -338,6 +346,7 @@ impl Monitor {
         | Deadline::Answer(key)
         | Deadline::KeyReading(key)
         | Deadline::Ending(key)
+        | Deadline::Farewell(key)
         | Deadline::HelperHello(key) = deadline
         {
             self.speak_of(key);
@@ -347,6 +356,8 @@ impl Monitor {
             Deadline::Answer(key) => self.answer(key),
             Deadline::KeyReading(key) => self.keys_late(key),
             Deadline::Ending(key) => self.cut_off(key),
+            Deadline::HelperRested(key) => self.helper_rested(key),
+            Deadline::Farewell(key) => self.farewell_late(key),
             Deadline::HelperHello(key) => self.helper_lost(key, "it never said hello"),
             Deadline::Idle(id) => self.idle_over(id),
             Deadline::NetHello(id) => self.nets.doom(id, "it never said hello"),
@@ -371,9 +382,14 @@ impl Monitor {
         }
     }
 
+    /// There are connections, or something is still to be told of one.
+    fn serves_somebody(&self) -> bool {
+        !self.connections.is_empty() || !self.farewells.is_empty()
+    }
+
     fn is_finished(&self) -> bool {
         // What a `net` that accepts no more accepted last may still be on its way.
         let is_expecting = || self.nets.iter().any(|(_, it)| it.retired && !it.collected);
-        self.stopping && self.connections.is_empty() && !is_expecting()
+        self.stopping && !self.serves_somebody() && !is_expecting()
     }
 }

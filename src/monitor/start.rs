@@ -113,6 +113,8 @@ impl Monitor {
             started_s: super::clock::now().as_secs(),
             missing: Vec::new(),
             key_buffer: Vec::new(),
+            farewells: super::farewell::Farewells::default(),
+            budgets: super::budget::Budgets::default(),
             drop_lines: Rate::new(8, 1, Instant::now()),
             dropped_lines: 0,
             young_deaths: 0,

@@ -19,6 +19,10 @@ pub(super) enum Deadline {
     Ending(ConnectionKey),
     /// A helper has not said hello.
     HelperHello(ConnectionKey),
+    /// A helper that said too much is listened to again.
+    HelperRested(ConnectionKey),
+    /// What is still to be told of a connection that is over takes too long.
+    Farewell(ConnectionKey),
     /// A user's `net`, or one that accepts no more, has been without connections for long enough.
     Idle(NetId),
     /// A `net` has not said hello.

@@ -1,10 +1,11 @@
 //! A compromised helper: the user, with a socket to the monitor.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use agent::frames::CloseReason;
 use agent::frames::{NetToMonitor, ToNet};
-use agent_helper::frame::{HelperToMonitor, KeyRecord, MonitorToHelper};
+use agent_helper::frame::{FileEvent, FileOperation, HelperToMonitor, KeyRecord, MonitorToHelper};
 use agent_helper::wire::Wire;
 
 use super::client::{Connection, new_key, publickey_request, signed_request, user};
@@ -20,6 +21,11 @@ pub const TESTS: &[Test] = &[
     ("a_key_reader_that_never_ends_is_given_up", endless_reader),
     ("terminals_are_the_policys_and_few", terminals),
     ("a_helpers_lines_are_no_login_lines", lines),
+    ("what_is_told_of_files_is_bounded_and_whole", told_of_files),
+    (
+        "who_asks_for_a_log_of_files_asks_for_no_flood",
+        logged_of_files,
+    ),
 ];
 
 fn setting() -> Setting {
@@ -225,6 +231,88 @@ fn terminals() {
         received.descriptors.is_empty(),
         "a terminal for a key without pty"
     );
+}
+
+/// What a user's log may hold after so long, and some for all other lines.
+fn log_bound(time: Duration) -> u64 {
+    const BURST_BYTES: u64 = 8 << 20;
+    const BYTES_PER_SECOND: u64 = 256 << 10;
+    BURST_BYTES + BYTES_PER_SECOND * (time.as_secs() + 1) + (512 << 10)
+}
+
+/// Floods for a while; gives how many frames the monitor took or will take.
+fn flood(world: &World, helper: &Puppet, frame: impl Fn(u32) -> HelperToMonitor) -> u32 {
+    let begin = Instant::now();
+    let mut count = 0;
+    while begin.elapsed() < Duration::from_secs(4) {
+        helper.say(0, &frame(count));
+        count += 1;
+    }
+    let log = std::fs::metadata(world.directory.join("log"))
+        .unwrap()
+        .len();
+    let bound = log_bound(begin.elapsed());
+    assert!(log < bound, "{log} bytes of log for {count} frames");
+    count
+}
+
+/// The connection is over, and what was told of it before is in the log yet.
+fn is_whole(world: &World, users: &Puppet, helper: Puppet, count: u32, mark: &str) {
+    users.say(
+        1,
+        &NetToMonitor::Closed {
+            reason: CloseReason::Eof,
+            detail: "".into(),
+            bytes: (0, 0),
+        },
+    );
+    drop(helper);
+    world.wait_log(&format!("{mark}{:06}", count - 1));
+    let log = world.log();
+    let numbers: Vec<u32> = log
+        .lines()
+        .filter_map(|line| line.split_once(mark)?.1.get(..6)?.parse().ok())
+        .collect();
+    assert!(numbers.into_iter().eq(0..count), "holes in the log");
+}
+
+fn told_of_files() {
+    let setting = Setting {
+        config: "HelperMode self\nSftpAudit yes".into(),
+        ..setting()
+    };
+    let (world, mut strangers) = World::start(&setting);
+    let (_connection, helper, users) = logged_in(&world, &mut strangers, "");
+    let path = [b'\n'; 4000];
+    let count = flood(&world, &helper, |number| HelperToMonitor::FileEvent {
+        event: FileEvent {
+            operation: FileOperation::Rename,
+            path: [format!("mark{number:06}").as_bytes(), &path]
+                .concat()
+                .into(),
+            second: path.to_vec().into(),
+            status: 0,
+            read_bytes: 0,
+            written_bytes: 0,
+            is_scp: false,
+        },
+    });
+    is_whole(&world, &users, helper, count, "mark");
+}
+
+fn logged_of_files() {
+    let setting = Setting {
+        config: "HelperMode self\nSubsystem sftp internal-sftp -l DEBUG".into(),
+        ..setting()
+    };
+    let (world, mut strangers) = World::start(&setting);
+    let (_connection, helper, users) = logged_in(&world, &mut strangers, "");
+    let text = "x".repeat(900);
+    let count = flood(&world, &helper, |number| HelperToMonitor::Log {
+        level: 4,
+        message: format!("mark{number:06} {text}").as_str().into(),
+    });
+    is_whole(&world, &users, helper, count, "mark");
 }
 
 fn lines() {

@@ -15,6 +15,7 @@
 mod accounts;
 mod agents;
 mod algorithms;
+mod audit;
 mod certificates;
 mod clients;
 mod compression;
@@ -51,6 +52,7 @@ fn main() {
     let cases = [
         agents::CASES,
         algorithms::CASES,
+        audit::CASES,
         certificates::CASES,
         compression::CASES,
         configuration::CASES,

@@ -18,6 +18,7 @@ use crate::sys;
 use crate::text::{decimal, printable};
 use crate::wire::Bytes;
 
+const STATUS_NOT_TOLD: i32 = 1;
 /// Paths in one line are cut here.
 const LINE_MAX_BYTES: usize = 1900;
 
@@ -85,9 +86,9 @@ impl Log {
         status: Status,
         (read_bytes, written_bytes): (u64, u64),
     ) {
-        let Some(monitor) = self.monitor.as_ref().filter(|_| self.audit) else {
+        if !self.audit {
             return;
-        };
+        }
         let event = event_of(
             operation,
             (path, second),
@@ -95,7 +96,16 @@ impl Log {
             (read_bytes, written_bytes),
             self.is_scp,
         );
-        let _ = monitor.send(0, &HelperToMonitor::FileEvent { event }, &[], true);
+        self.tell(&HelperToMonitor::FileEvent { event });
+    }
+
+    /// Waits until the monitor takes it, which says no sooner that there is room than its log may
+    /// grow. Where it takes nothing any more this process ends: what it did next, nobody would know.
+    fn tell(&self, frame: &HelperToMonitor) {
+        let monitor = self.monitor.as_ref();
+        if monitor.is_some_and(|monitor| monitor.send(0, frame, &[], true).is_err()) {
+            sys::exit(STATUS_NOT_TOLD);
+        }
     }
 
     /// Writes a line of `level`, made of `parts`. Control characters are shown as numbers.
@@ -111,9 +121,7 @@ impl Log {
                     level,
                     message: Bytes([b"sftp: ".as_slice(), &text].concat()),
                 };
-                if let Some(monitor) = &self.monitor {
-                    let _ = monitor.send(0, &frame, &[], true);
-                }
+                self.tell(&frame);
             }
             Sink::Syslog(syslog) => {
                 let line = syslog_line(syslog, level, &text);
