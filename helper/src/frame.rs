@@ -389,6 +389,12 @@ wire_enum! {
             /// What the client calls it, as a big-endian number.
             handle: u32,
         },
+        /// Where `net` notes what it read and wrote of such files. Descriptor: a file in memory, see
+        /// [`tally`](crate::sftp::tally). Comes before the first of them, if at all.
+        9 => Tally {
+            /// The session.
+            session: u32,
+        },
         /// About forwarding; descriptors as [`ForwardAnswer`] says.
         6 => Forward {
             /// The answer.
@@ -396,13 +402,6 @@ wire_enum! {
         },
     }
 }
-
-/// Number of a packet that `net` puts among the client's to the SFTP server: handle, bytes read and
-/// bytes written by `net` itself since the last one. It has no answer, and the client's own packets of
-/// this number get [`SFTP_UNKNOWN`] in its place.
-pub const SFTP_TOTALS: u8 = 250;
-/// A number that no SFTP server knows.
-pub const SFTP_UNKNOWN: u8 = 255;
 
 /// What the key reader writes to its pipe, for each file in order: a header of 12 bytes, then
 /// `len` bytes of content, and at the very end a header with status [`KeyRecord::END`].

@@ -9,7 +9,7 @@
 //!
 //! Sources: draft-ietf-secsh-filexfer-02 sections 3 and 6.4.
 
-use agent_helper::frame::{SFTP_TOTALS, SFTP_UNKNOWN};
+use agent_helper::sftp::tally;
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, IoSlice, pread, pwrite, retry_on_intr};
 
@@ -41,6 +41,8 @@ const READ_MAX_BYTES: usize = 255 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     open: Vec<File>,
+    /// Where it is noted how much of them was read and written, if somebody wants to know.
+    tally: Option<OwnedFd>,
     stage: Stage,
     /// The start of the packet that is arriving.
     head: Vec<u8>,
@@ -61,6 +63,8 @@ struct File {
     access: Access,
     read_bytes: u64,
     written_bytes: u64,
+    /// Both are in the tally.
+    is_noted: bool,
 }
 
 /// What the next bytes of the client are.
@@ -104,8 +108,16 @@ impl Files {
                 access,
                 read_bytes: 0,
                 written_bytes: 0,
+                is_noted: true,
             });
         }
+    }
+
+    /// The helper's tally. What is not fit to be one is closed.
+    pub(super) fn set_tally(&mut self, descriptor: OwnedFd) {
+        self.tally = regular_file(descriptor)
+            .filter(|(_, access)| access.write)
+            .map(|(descriptor, _)| descriptor);
     }
 
     /// Takes bytes of the client off the front of `data`: does what they ask for, or writes them to
@@ -227,19 +239,13 @@ impl Files {
 
     /// The packet is the helper's.
     fn start_forward(&mut self) {
-        self.put_totals();
+        self.note_totals();
         let length = u32_at(&self.head, 0) as usize;
-        match self.head.get(4) {
-            Some(&CLOSE) if self.head.len() == CLOSE_BYTES && u32_at(&self.head, 9) == 4 => {
-                self.forget(u32_at(&self.head, 13));
-            }
-            // Only ours says what was read and written here.
-            Some(&SFTP_TOTALS) => {
-                if let Some(kind) = self.head.get_mut(4) {
-                    *kind = SFTP_UNKNOWN;
-                }
-            }
-            _ => {}
+        if self.head.get(4) == Some(&CLOSE)
+            && self.head.len() == CLOSE_BYTES
+            && u32_at(&self.head, 9) == 4
+        {
+            self.forget(u32_at(&self.head, 13));
         }
         self.owed += 1;
         self.forward.extend_from_slice(&self.head);
@@ -256,30 +262,26 @@ impl Files {
         }
     }
 
-    /// Tells the helper what was read and written here since it was told before. That stands in front
-    /// of every packet of its own: where a client leaves within one, nothing could come behind it.
-    fn put_totals(&mut self) {
-        for file in &mut self.open {
-            let read = std::mem::take(&mut file.read_bytes);
-            let written = std::mem::take(&mut file.written_bytes);
-            if read == 0 && written == 0 {
-                continue;
-            }
-            self.forward.extend_from_slice(&21_u32.to_be_bytes());
-            self.forward.push(SFTP_TOTALS);
-            self.forward.extend_from_slice(&file.handle.to_be_bytes());
-            self.forward.extend_from_slice(&read.to_be_bytes());
-            self.forward.extend_from_slice(&written.to_be_bytes());
+    /// Notes for the helper what was read and written here, before it gets a packet that it may end
+    /// with, or one to close a file.
+    fn note_totals(&mut self) {
+        let Some(tally) = &self.tally else { return };
+        for file in self.open.iter_mut().filter(|file| !file.is_noted) {
+            let totals = (file.read_bytes, file.written_bytes);
+            tally::note(tally, file.handle, totals);
+            file.is_noted = true;
         }
     }
 
-    /// The client sends no more, or is gone: the helper learns what was read and written of what is
-    /// still open, as far as its pipe takes it.
-    pub(super) fn end_input(&mut self, pipe: &OwnedFd) {
-        if !matches!(self.stage, Stage::Forward { .. }) {
-            self.put_totals();
-        }
+    /// Nothing is done here any more, and what was is noted.
+    pub(super) fn close(&mut self) {
+        self.note_totals();
         self.open.clear();
+    }
+
+    /// The client sends no more, or is gone: what of a packet arrived is the helper's to judge.
+    pub(super) fn end_input(&mut self, pipe: &OwnedFd) {
+        self.close();
         let _ = write_both(pipe, &self.forward, &[]);
         self.forward.clear();
     }
@@ -315,6 +317,7 @@ impl Files {
             Ok(filled)
         })?;
         file.read_bytes = file.read_bytes.saturating_add(filled as u64);
+        file.is_noted = false;
         Ok(())
     }
 
@@ -341,12 +344,13 @@ impl Files {
                 *left -= written;
                 if let Some(file) = file {
                     file.written_bytes = file.written_bytes.saturating_add(written as u64);
+                    file.is_noted = false;
                 }
                 written
             }
             Ok(0) | Err(_) => {
                 let (offset, left) = (*offset, *left);
-                self.put_totals();
+                self.note_totals();
                 self.owed += 1;
                 let fields = u32::try_from(WRITE_FIELDS_BYTES + left).unwrap_or(u32::MAX);
                 self.forward.extend_from_slice(&fields.to_be_bytes());

@@ -245,6 +245,7 @@ impl Sessions {
             | SessionToNet::NotStarted { session }
             | SessionToNet::ServesFiles { session }
             | SessionToNet::File { session, .. }
+            | SessionToNet::Tally { session }
             | SessionToNet::Ended { session, .. } => *session,
             SessionToNet::Forward { .. } => return Err(unexpected("a forward for sessions")),
         };
@@ -253,6 +254,7 @@ impl Sessions {
             SessionToNet::TerminalOpened { .. }
                 | SessionToNet::Started { .. }
                 | SessionToNet::File { .. }
+                | SessionToNet::Tally { .. }
         );
         if !takes_descriptors && !descriptors.is_empty() {
             return Err(unexpected("descriptors where none belong"));
@@ -314,6 +316,13 @@ impl Sessions {
                     .map_err(|_| unexpected("a file without its descriptor"))?;
                 if !session.streams.add_file(handle, file) {
                     return Err(unexpected("a file where none are served"));
+                }
+            }
+            SessionToNet::Tally { .. } => {
+                let [file] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| unexpected("a tally without its descriptor"))?;
+                if !session.streams.set_tally(file) {
+                    return Err(unexpected("a tally where no files are served"));
                 }
             }
             SessionToNet::Forward { .. } => {}

@@ -93,6 +93,18 @@ impl Streams {
         }
     }
 
+    /// Where the SFTP server wants to know how much of its files was read and written. False: the
+    /// program is none.
+    pub(super) fn set_tally(&mut self, descriptor: OwnedFd) -> bool {
+        match &mut self.files {
+            Some(files) => {
+                files.set_tally(descriptor);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Files are served, and answers wait for room on the channel.
     pub(super) fn has_replies(&self) -> bool {
         self.files.as_ref().is_some_and(|files| files.has_replies())
@@ -174,6 +186,9 @@ impl Streams {
 
     /// Nobody reads what the program prints: its next write tells it so.
     pub(super) fn close_output(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.close();
+        }
         self.output = None;
         self.error = None;
     }

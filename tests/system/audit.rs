@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::clients::{self, Running};
 use crate::files::INTERNAL;
@@ -10,10 +15,15 @@ use crate::harness::{Case, World};
 use crate::processes::wait_until;
 use crate::server::LIMIT;
 
-pub const CASES: &[Case] =
-    &[Case::new("audit::a_flood_that_hangs_up", a_flood_that_hangs_up).only_agent()];
+pub const CASES: &[Case] = &[
+    Case::new("audit::a_flood_that_hangs_up", a_flood_that_hangs_up).only_agent(),
+    Case::new("audit::full_pipes_hide_nothing", full_pipes_hide_nothing).only_agent(),
+];
 
 const INIT: u8 = 1;
+const OPEN: u8 = 3;
+const WRITE: u8 = 6;
+const LSTAT: u8 = 7;
 const MAKE_DIRECTORY: u8 = 14;
 
 /// A packet of SFTP.
@@ -72,4 +82,58 @@ fn a_flood_that_hangs_up(world: &World) {
             .collect()
     };
     wait_until("all of it in the log", LIMIT, || told() == made());
+}
+
+/// A client that writes to a file, then asks and asks and reads no answer, and is killed when nothing
+/// fits in any more: what it wrote is told.
+fn full_pipes_hide_nothing(world: &World) {
+    const PIECE_BYTES: usize = 30_000;
+    let user = world.user();
+    let server = world.server(&[INTERNAL, "SftpAudit yes"]);
+    let mut ssh = clients::ssh(&server, &user);
+    ssh.args(["-s", "sftp"]);
+    ssh.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = ssh.spawn().unwrap();
+    let (mut to, mut from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let number = |number: u32| number.to_be_bytes();
+    to.write_all(&packet(INIT, &[&number(3)])).unwrap();
+    // Write, create.
+    let fields: [&[u8]; 4] = [&number(1), &string(b"file"), &number(2 | 8), &number(0)];
+    to.write_all(&packet(OPEN, &fields)).unwrap();
+    let mut answer = || {
+        let mut length = [0; 4];
+        from.read_exact(&mut length).unwrap();
+        let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        from.read_exact(&mut body).unwrap();
+        body
+    };
+    assert_eq!(answer()[0], 2, "the version");
+    let handle = answer()[5..].to_vec();
+    let data = string(&[b'x'; PIECE_BYTES]);
+    let count = 20;
+    for piece in 0..count {
+        let offset = u64::try_from(piece * PIECE_BYTES).unwrap().to_be_bytes();
+        let fields: [&[u8]; 4] = [&number(1), &handle, &offset, &data];
+        to.write_all(&packet(WRITE, &fields)).unwrap();
+    }
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let writer = std::thread::spawn(move || {
+        let fields: [&[u8]; 2] = [&2_u32.to_be_bytes(), &string(b".")];
+        let many = packet(LSTAT, &fields).repeat(1000);
+        while to.write_all(&many).is_ok() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    wait_until("nothing to fit in any more", LIMIT, || {
+        let before = sent.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_secs(1));
+        before > 0 && sent.load(Ordering::Relaxed) == before
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    writer.join().unwrap();
+    let line = server.wait_for_log(&["op=close", "path=\"file\""]);
+    let wanted = format!(" written={}", count * PIECE_BYTES);
+    assert!(line.ends_with(&wanted), "{line}");
 }

@@ -11,8 +11,9 @@ use super::request::HandleName;
 
 /// Open at once, whatever the descriptor limit says: each keeps its path, of 4 KiB at most.
 const HANDLES_MAX: usize = 4096;
-/// Descriptors for standard input, output and error, the log and what one request opens.
-const RESERVED: u64 = 5;
+/// Descriptors for standard input, output and error, the links and the tally, and what one request
+/// opens.
+const RESERVED: u64 = 7;
 /// A name is a place in the table and, above these bits, how often that place was used.
 const PLACE_BITS: u32 = 16;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
@@ -20,6 +21,8 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 /// What is behind a handle.
 #[derive(Debug)]
 pub struct Open {
+    /// What the client calls it; the table says.
+    pub name: u32,
     /// The descriptor.
     pub descriptor: OwnedFd,
     /// As the client named it, for log lines.
@@ -71,8 +74,8 @@ impl Handles {
             None => return None,
         };
         let place = self.places.get_mut(index)?;
-        place.open = Some(open);
         let name = u32::try_from(index).ok()? | place.uses << PLACE_BITS;
+        place.open = Some(Open { name, ..open });
         place.uses = place.uses.wrapping_add(1);
         Some(name)
     }
@@ -140,6 +143,7 @@ mod tests {
     fn open(path: &str) -> Open {
         let (descriptor, _) = rustix::pipe::pipe().expect("a descriptor");
         Open {
+            name: 0,
             descriptor,
             path: path.into(),
             form: Form::File { appends: false },

@@ -21,6 +21,7 @@ pub mod server;
 pub mod sharing;
 pub mod status;
 pub mod stream;
+pub mod tally;
 pub mod transfer;
 pub mod zone;
 
@@ -79,7 +80,12 @@ pub fn serve_session(session: Session<'_>) -> i32 {
         audit: session.audit,
         is_scp: false,
     };
-    serve(options, session.account, log, session.sharing)
+    // What cannot be counted stays here, where somebody wants the numbers.
+    let sharing = match session.sharing {
+        Some(sharing) if log.audit || log.wants(3) => sharing.counted(),
+        sharing => sharing,
+    };
+    serve(options, session.account, log, sharing)
 }
 
 /// Serves standard input and output as a program of its own; gives the exit status.

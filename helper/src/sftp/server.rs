@@ -24,7 +24,7 @@ use super::sharing::Sharing;
 use super::status::Status;
 use super::transfer::{self, Copy};
 use super::zone::Zone;
-use crate::frame::{FileOperation, SFTP_TOTALS};
+use crate::frame::FileOperation;
 use crate::sys;
 use crate::text::c_string;
 
@@ -103,12 +103,6 @@ impl Server {
         if let Some((&INIT, version)) = packet.split_first() {
             return self.init(version);
         }
-        if let Some((&SFTP_TOTALS, totals)) = packet.split_first()
-            && self.sharing.is_some()
-            && self.add_totals(totals)
-        {
-            return Ok(());
-        }
         if !self.is_initialised {
             return Err(Broken("a request before the version"));
         }
@@ -132,19 +126,6 @@ impl Server {
             Ok(request) => self.answer(id, kind, &request, client),
         }
         Ok(())
-    }
-
-    /// What `net` read and wrote by itself; false: this is no such packet.
-    fn add_totals(&mut self, totals: &[u8]) -> bool {
-        let mut fields = Fields::new(totals);
-        let (Ok(handle), Ok(read), Ok(written)) = (fields.u32(), fields.u64(), fields.u64()) else {
-            return false;
-        };
-        if let Some(open) = self.handles.file(Some(handle)) {
-            open.read_bytes = open.read_bytes.saturating_add(read);
-            open.written_bytes = open.written_bytes.saturating_add(written);
-        }
-        true
     }
 
     /// An attempt is worth an event too.
@@ -306,6 +287,7 @@ impl Server {
 
     fn give_handle(&mut self, id: u32, path: &[u8], descriptor: rustix::fd::OwnedFd, form: Form) {
         let name = self.handles.add(Open {
+            name: 0,
             descriptor,
             path: path.to_vec(),
             form,
@@ -345,7 +327,12 @@ impl Server {
             self.log.line(3, &[label, b"dir \"", path, b"\""]);
             return status;
         }
-        let bytes = (open.read_bytes, open.written_bytes);
+        let sharing = self.sharing.as_ref();
+        let theirs = sharing.map_or((0, 0), |sharing| sharing.totals(open.name));
+        let bytes = (
+            open.read_bytes.saturating_add(theirs.0),
+            open.written_bytes.saturating_add(theirs.1),
+        );
         self.log
             .event(FileOperation::Close, (path, b""), status, bytes);
         let (read, written) = (decimal_u64(bytes.0), decimal_u64(bytes.1));

@@ -10,6 +10,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
 use rustix::process::{Resource, getrlimit};
 
+use super::tally::Tally;
 use crate::frame::SessionToNet;
 use crate::link::Link;
 use crate::path::file_type;
@@ -21,6 +22,7 @@ pub struct Sharing {
     link: Link,
     session: u32,
     is_limited: bool,
+    tally: Option<Tally>,
 }
 
 impl Sharing {
@@ -31,7 +33,26 @@ impl Sharing {
             session,
             // `net` has the limits of the server; one that it met would end it for all its clients.
             is_limited: getrlimit(Resource::Fsize).current.is_some(),
+            tally: None,
         }
+    }
+
+    /// With a tally that `net` has too, if there can be one: where somebody wants to know how much
+    /// was read and written, what cannot be counted is not shared.
+    pub fn counted(mut self) -> Option<Self> {
+        let tally = Tally::new().ok()?;
+        let frame = SessionToNet::Tally {
+            session: self.session,
+        };
+        self.link.send(0, &frame, &[tally.as_fd()], false).ok()?;
+        self.tally = Some(tally);
+        Some(self)
+    }
+
+    /// What `net` read and wrote of the file, since this was asked last.
+    pub fn totals(&self, handle: u32) -> (u64, u64) {
+        let tally = self.tally.as_ref();
+        tally.map_or((0, 0), |tally| tally.take(handle))
     }
 
     /// Offers `file`, which the client calls `handle`. A full queue is no reason to wait.

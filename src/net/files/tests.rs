@@ -14,6 +14,7 @@ use agent_helper::sftp::options::Options;
 use agent_helper::sftp::server::{Account, Server};
 use agent_helper::sftp::sharing::Sharing;
 use agent_helper::sftp::stream;
+use agent_helper::sftp::tally::Tally;
 use agent_helper::wire::Wire;
 use rustix::fd::AsFd;
 
@@ -422,17 +423,6 @@ fn bytes_that_are_no_packets_go_to_the_helper_as_they_are() {
 }
 
 #[test]
-fn a_client_cannot_tell_totals() {
-    let (reader, pipe) = rustix::pipe::pipe().unwrap();
-    let mut files = Files::default();
-    let packet = [0, 0, 0, 5, SFTP_TOTALS, 0, 0, 0, 1];
-    assert_eq!(files.take(&packet, &pipe), Ok(9));
-    let mut seen = [0; 9];
-    rustix::io::read(&reader, &mut seen).unwrap();
-    assert_eq!(seen[4], SFTP_UNKNOWN);
-}
-
-#[test]
 fn boundaries_are_found_in_any_pieces() {
     let stream = [
         &[0, 0, 0, 3][..],
@@ -494,20 +484,54 @@ fn a_close_with_more_behind_it_closes_here_too() {
     dialogue.finish();
 }
 
-#[test]
-fn totals_stand_in_front_of_a_close_with_more_behind_it() {
-    let place = Place::new("padded-totals");
-    let (reader, pipe) = rustix::pipe::pipe().unwrap();
+/// A file of which three bytes were written here.
+fn written(place: &Place) -> (Files, Tally) {
+    let tally = Tally::new().unwrap();
     let mut files = Files::default();
+    files.set_tally(tally.as_fd().try_clone_to_owned().unwrap());
     let file = fs::File::create(place.0.join("file")).unwrap();
     files.add(7, file.into());
     files.open[0].written_bytes = 3;
+    files.open[0].is_noted = false;
+    (files, tally)
+}
+
+#[test]
+fn totals_are_there_before_a_close_with_more_behind_it() {
+    let place = Place::new("padded-totals");
+    let (reader, pipe) = rustix::pipe::pipe().unwrap();
+    let (mut files, tally) = written(&place);
     let close = [0, 0, 0, 14, CLOSE, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7, 99];
     assert_eq!(files.take(&close, &pipe), Ok(close.len()));
     let mut seen = [0; 64];
     let len = rustix::io::read(&reader, &mut seen).unwrap();
-    assert_eq!(seen[4], SFTP_TOTALS);
-    assert_eq!(seen[25..len], close);
+    assert_eq!(seen[..len], close);
+    assert_eq!(tally.take(7), (0, 3));
+}
+
+#[test]
+fn totals_need_no_room_in_the_pipe() {
+    let place = Place::new("full-pipe");
+    let (_reader, pipe) = rustix::pipe::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    while rustix::io::write(&pipe, &[0; 4096]).is_ok() {}
+    let (mut files, tally) = written(&place);
+    files.end_input(&pipe);
+    assert_eq!(tally.take(7), (0, 3));
+    // Nor somebody at its end; and who takes no more answers may have ended.
+    let (mut files, tally) = written(&place);
+    files.close();
+    assert_eq!(tally.take(7), (0, 3));
+}
+
+#[test]
+fn what_is_no_file_is_no_tally() {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let mut files = Files::default();
+    for descriptor in [reader, writer, fs::File::open("/").unwrap().into()] {
+        files.set_tally(descriptor);
+        assert!(files.tally.is_none());
+    }
 }
 
 /// A client that has written to a file sends `bytes` and ends: whether that is all there is to do,
@@ -516,26 +540,32 @@ fn ended_after(bytes: &[u8]) -> (bool, Vec<u8>) {
     let place = Place::new(&format!("ended-{}", bytes.len()));
     let (reader, pipe) = rustix::pipe::pipe().unwrap();
     rustix::io::ioctl_fionbio(&reader, true).unwrap();
-    let mut files = Files::default();
-    let file = fs::File::create(place.0.join("file")).unwrap();
-    files.add(7, file.into());
-    files.open[0].written_bytes = 3;
+    let (mut files, tally) = written(&place);
     assert_eq!(files.take(bytes, &pipe), Ok(bytes.len()));
     let at_rest = files.is_at_rest();
     files.end_input(&pipe);
+    assert_eq!(tally.take(7).1, files_written(bytes));
     let mut seen = vec![0; 100];
     let len = rustix::io::read(&reader, seen.as_mut_slice()).unwrap_or(0);
     seen.truncate(len);
     (at_rest, seen)
 }
 
+/// Three bytes before, and what of a WRITE's data has arrived.
+fn files_written(bytes: &[u8]) -> u64 {
+    let data = match bytes.get(4) {
+        Some(&WRITE) => bytes.len().saturating_sub(HEAD_BYTES),
+        _ => 0,
+    };
+    3 + data as u64
+}
+
 #[test]
 fn a_client_may_end_within_a_packet() {
-    // Of the helper's: it has a part, and nothing can come behind that, so the totals are before it.
+    // Of the helper's: it has a part.
     let (at_rest, seen) = ended_after(&[0, 0, 0, 5, 1, 0, 0]);
     assert!(at_rest);
-    assert_eq!(seen.get(4), Some(&SFTP_TOTALS));
-    assert_eq!(seen[25..], [0, 0, 0, 5, 1, 0, 0]);
+    assert_eq!(seen, [0, 0, 0, 5, 1, 0, 0]);
     // Of a WRITE that is done here, or of its head: the helper has nothing of it.
     let mut write = vec![0, 0, 0, 35, WRITE, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 7];
     write.extend_from_slice(&[0; 8]);
@@ -543,7 +573,6 @@ fn a_client_may_end_within_a_packet() {
     for part in [&write[..], &write[..20], &write[..3]] {
         let (at_rest, seen) = ended_after(part);
         assert!(at_rest, "after {} bytes", part.len());
-        assert_eq!(seen.get(4), Some(&SFTP_TOTALS), "after {}", part.len());
-        assert_eq!(seen.len(), 25);
+        assert!(seen.is_empty(), "after {}", part.len());
     }
 }
