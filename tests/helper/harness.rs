@@ -374,6 +374,8 @@ impl Login {
                 session: answered,
                 ending,
             } if answered == session => ending,
+            // Of a file server, whose frames need not come after the helper's own.
+            SessionToNet::Tally { .. } => self.ended(session),
             other => panic!("not an end: {other:?}"),
         }
     }
