@@ -1,5 +1,7 @@
 //! Every limit that this program puts on what others send, each with its reason.
 
+use std::time::Duration;
+
 // The SSH protocol core.
 
 /// A client's identification line, in bytes. RFC 4253 section 4.2 says 255; OpenSSH reads 8192.
@@ -280,6 +282,14 @@ pub const SESSION_PACKET_BYTES: u32 = 32 * 1024;
 pub const FILES_PER_SESSION_MAX: usize = 64;
 /// Answers to WRITEs that wait for the channel, in bytes: while there are as many, no more is written.
 pub const FILE_REPLIES_BYTES: usize = 64 * 1024;
+
+/// Bytes that one of several channels may have in flight: twice what OpenSSH's client takes before it
+/// grants more, so that it never waits for us, and half a millisecond of its work.
+pub const SHARED_FLIGHT_BYTES: u32 = 192 * 1024;
+/// How long a client that is near may take to grant more.
+pub const SHARED_LONG_WAIT: Duration = Duration::from_millis(3);
+/// So many longer waits in a row, and the client is not near.
+pub const SHARED_LONG_WAITS: u8 = 4;
 
 /// Reads from one program in one turn of the loop: no channel holds the others up for longer.
 pub const READS_PER_TURN: usize = 8;

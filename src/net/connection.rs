@@ -243,6 +243,9 @@ struct Connection<'a> {
     /// After login.
     service: Option<Service>,
     timers: Timers,
+    began: Instant,
+    /// When to look again at what one of several channels holds back for the others.
+    shared_until: Option<Instant>,
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.
     login_owed: bool,
@@ -274,6 +277,8 @@ impl<'a> Connection<'a> {
             core,
             service,
             timers,
+            began: Instant::now(),
+            shared_until: None,
             key_exchange_owed: None,
             login_owed: false,
             accepted: false,
@@ -317,6 +322,8 @@ impl<'a> Connection<'a> {
         self.events()?;
         if let Some(service) = &mut self.service {
             service.pump(&mut self.core);
+            let until = self.core.share(self.began.elapsed());
+            self.shared_until = until.map(|until| self.began + until);
         }
         self.end_idle()?;
         let channels = u32::try_from(self.core.open_channels()).unwrap_or(u32::MAX);
@@ -746,7 +753,8 @@ impl<'a> Connection<'a> {
             Some(Duration::ZERO)
         } else {
             let idle = self.service.as_ref().and_then(Service::next_idle);
-            let next = self.timers.next().into_iter().chain(idle).min();
+            let moments = [self.timers.next(), idle, self.shared_until];
+            let next = moments.into_iter().flatten().min();
             next.map(|at| at.saturating_duration_since(Instant::now()))
         };
         let timeout = rest.and_then(|rest| Timespec::try_from(rest).ok());

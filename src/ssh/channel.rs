@@ -1,6 +1,9 @@
 //! Channels: numbers, windows, and what may still be sent or expected (RFC 4254 section 5).
 
+use std::time::Duration;
+
 use super::error::ProtocolError;
+use super::send_window::SendWindow;
 use crate::limits;
 
 /// All channels of a connection. Our number of a channel is its place here.
@@ -60,13 +63,6 @@ struct ReceiveWindow {
     max_packet_bytes: u32,
 }
 
-/// What we may send.
-#[derive(Debug)]
-struct SendWindow {
-    left_bytes: u32,
-    max_packet_bytes: u32,
-}
-
 impl Channels {
     /// Room for `max` channels at once.
     pub(super) fn new(max: u32) -> Self {
@@ -83,10 +79,7 @@ impl Channels {
 
     /// Takes the lowest free number for a channel that the client opens; `None`: too many.
     pub(super) fn open(&mut self, peer: u32, window: u32, max_packet: u32) -> Option<u32> {
-        let send = SendWindow {
-            left_bytes: window,
-            max_packet_bytes: max_packet,
-        };
+        let send = SendWindow::new(window, max_packet);
         self.take_number(|number| Channel {
             number,
             peer,
@@ -108,10 +101,7 @@ impl Channels {
             peer: 0,
             stage: Stage::Offered,
             receive: ReceiveWindow::new(window, max_packet),
-            send: SendWindow {
-                left_bytes: 0,
-                max_packet_bytes: 0,
-            },
+            send: SendWindow::new(0, 0),
             sent: Ends::Open,
             received: Ends::Open,
             unanswered: 0,
@@ -190,6 +180,18 @@ impl Channels {
         })
     }
 
+    /// Keeps any one of several channels from filling the way to the client. Gives when to do it
+    /// again, on the clock of `now`, if data is held back.
+    pub(super) fn share(&mut self, now: Duration) -> Option<Duration> {
+        let mut channels = self.slots.iter_mut().flatten();
+        if let (Some(only), None) = (channels.next(), channels.next()) {
+            only.send.stop_sharing();
+            return None;
+        }
+        let channels = self.slots.iter_mut().flatten();
+        channels.filter_map(|channel| channel.send.share(now)).min()
+    }
+
     /// Gives memory back.
     pub(super) fn release(&mut self) {
         self.slots.shrink_to_fit();
@@ -232,10 +234,7 @@ impl Channel {
     pub(super) fn confirmed(&mut self, peer: u32, window: u32, max_packet: u32) {
         self.stage = Stage::Confirmed;
         self.peer = peer;
-        self.send = SendWindow {
-            left_bytes: window,
-            max_packet_bytes: max_packet,
-        };
+        self.send = SendWindow::new(window, max_packet);
     }
 
     /// Takes `len_bytes` of the client's data out of the window; false: nobody wants them any more.
@@ -292,11 +291,13 @@ impl Channel {
 
     /// SSH_MSG_CHANNEL_WINDOW_ADJUST.
     pub(super) fn raise_send_window(&mut self, bytes: u32) -> Result<(), ProtocolError> {
-        let overflow = ProtocolError::WindowOverflow {
-            channel: self.number,
-        };
-        self.send.left_bytes = self.send.left_bytes.checked_add(bytes).ok_or(overflow)?;
-        Ok(())
+        if self.send.raise(bytes) {
+            Ok(())
+        } else {
+            Err(ProtocolError::WindowOverflow {
+                channel: self.number,
+            })
+        }
     }
 
     /// The most data that may go into the next packet.
@@ -304,8 +305,7 @@ impl Channel {
         if !self.is_confirmed() || self.sent > Ends::Open || self.received == Ends::Close {
             return 0;
         }
-        let allowed = self.send.left_bytes.min(self.send.max_packet_bytes);
-        usize::try_from(allowed)
+        usize::try_from(self.send.room_bytes())
             .unwrap_or(usize::MAX)
             .min(limits::DATA_BYTES)
     }
@@ -313,7 +313,7 @@ impl Channel {
     /// `len` bytes were sent; never more than [`Self::send_bytes`].
     pub(super) fn take_send_window(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.send.left_bytes = self.send.left_bytes.saturating_sub(len);
+        self.send.take(len);
         self.moved = true;
     }
 

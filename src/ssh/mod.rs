@@ -24,6 +24,7 @@ pub mod negotiate;
 mod outgoing;
 mod packet;
 pub mod permit;
+mod send_window;
 pub mod setup;
 pub mod wire;
 

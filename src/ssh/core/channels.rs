@@ -1,5 +1,7 @@
 //! Channels as the driver answers and fills them (RFC 4254 sections 5 and 6).
 
+use std::time::Duration;
+
 use super::Core;
 use crate::limits;
 use crate::ssh::channel::Ends;
@@ -113,6 +115,13 @@ impl Core {
     pub fn take_moved(&mut self, channel: ChannelId) -> bool {
         let channels = &mut self.connection.channels;
         channels.find(channel.0).is_some_and(|it| it.take_moved())
+    }
+
+    /// Keeps any one of several channels from filling the way to the client, so that what another
+    /// has to say is not late. `now` is the time since any fixed moment; gives when to call this
+    /// again, on the same clock, if it holds data back that the windows would let through.
+    pub fn share(&mut self, now: Duration) -> Option<Duration> {
+        self.connection.channels.share(now)
     }
 
     /// How many bytes [`Core::send_slot`] would take now: limited by the peer's window and packet
