@@ -277,7 +277,7 @@ fn external_server(world: &World) {
         // In the place of OpenSSH's program.
         let line = format!(
             "Subsystem sftp {} sftp-server",
-            crate::server::agent_file().display()
+            world.agent_for_all().display()
         );
         let server = world.server(&[&line]);
         sftp(&server, &user, &[], "get there /dev/null\nrm there\n").success();
@@ -290,7 +290,7 @@ fn in_the_place_of_openssh_s(world: &World) {
     let reference = world.reference();
     let line = format!(
         "Subsystem sftp {} sftp-server -u 027 -P rmdir -l INFO",
-        crate::server::agent_file().display()
+        world.agent_for_all().display()
     );
     let server = reference.server(&[&line]);
     let source = world.directory.join("source");

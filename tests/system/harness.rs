@@ -114,6 +114,15 @@ impl World {
         self.host_keys.join(name)
     }
 
+    /// The agent's file where every user may execute it: a checkout may be root's alone.
+    pub fn agent_for_all(&self) -> PathBuf {
+        let file = self.directory.join("agent-for-all");
+        if !file.exists() {
+            fs::copy(server::agent_file(), &file).unwrap();
+        }
+        file
+    }
+
     /// A number that was not given out before, for names of files.
     pub fn number(&self) -> usize {
         self.numbers.fetch_add(1, Ordering::Relaxed)

@@ -105,14 +105,9 @@ fn ordinary_user(world: &World) {
     let config = user.write("config", &text);
     let log = world.directory.join("user-server.log");
     let start = server::command(world.kind, &config, false);
-    // Cargo's directories may be root's alone.
-    let file = world.directory.join("server-file");
     let program = match world.kind {
-        Kind::Agent => {
-            fs::copy(start.get_program(), &file).unwrap();
-            file.as_os_str()
-        }
-        Kind::Sshd => start.get_program(),
+        Kind::Agent => world.agent_for_all(),
+        Kind::Sshd => start.get_program().into(),
     };
     let mut command = Command::new("setpriv");
     command
