@@ -283,13 +283,20 @@ pub const FILES_PER_SESSION_MAX: usize = 64;
 /// Answers to WRITEs that wait for the channel, in bytes: while there are as many, no more is written.
 pub const FILE_REPLIES_BYTES: usize = 64 * 1024;
 
-/// Bytes that one of several channels may have in flight: twice what OpenSSH's client takes before it
-/// grants more, so that it never waits for us, and half a millisecond of its work.
-pub const SHARED_FLIGHT_BYTES: u32 = 192 * 1024;
+/// Somebody types on a channel where no more than this comes from the client at once, and no more is
+/// on its way back.
+pub const INTERACTIVE_DATA_BYTES: usize = 256;
+/// How long a channel counts as interactive after such data.
+pub const INTERACTIVE_FOR: Duration = Duration::from_secs(1);
+/// Bytes that a channel may have in flight while another one is interactive: more than OpenSSH's
+/// client takes before it grants more, and half a millisecond of its work.
+pub const SHARED_FLIGHT_BYTES: u32 = 128 * 1024;
 /// How long a client that is near may take to grant more.
-pub const SHARED_LONG_WAIT: Duration = Duration::from_millis(3);
+pub const SHARED_LONG_WAIT: Duration = Duration::from_millis(5);
 /// So many longer waits in a row, and the client is not near.
-pub const SHARED_LONG_WAITS: u8 = 4;
+pub const SHARED_LONG_WAITS: u16 = 6;
+/// So many shorter ones, and it is.
+pub const SHARED_SHORT_WAITS: u16 = 256;
 
 /// Reads from one program in one turn of the loop: no channel holds the others up for longer.
 pub const READS_PER_TURN: usize = 8;

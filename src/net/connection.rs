@@ -244,7 +244,7 @@ struct Connection<'a> {
     service: Option<Service>,
     timers: Timers,
     began: Instant,
-    /// When to look again at what one of several channels holds back for the others.
+    /// When to look again at what is held back while somebody types.
     shared_until: Option<Instant>,
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::ProtocolError;
 use super::send_window::SendWindow;
-use crate::limits;
+use crate::limits::{self, INTERACTIVE_FOR};
 
 /// All channels of a connection. Our number of a channel is its place here.
 #[derive(Debug, Default)]
@@ -27,6 +27,10 @@ pub(super) struct Channel {
     unanswered: u32,
     /// Data passed since the driver asked last.
     moved: bool,
+    /// Somebody typed since it was last looked at.
+    typed: bool,
+    /// It counts as interactive up to here.
+    interactive_until: Duration,
 }
 
 /// How far the opening of a channel is.
@@ -81,15 +85,9 @@ impl Channels {
     pub(super) fn open(&mut self, peer: u32, window: u32, max_packet: u32) -> Option<u32> {
         let send = SendWindow::new(window, max_packet);
         self.take_number(|number| Channel {
-            number,
             peer,
-            stage: Stage::Asked,
-            receive: ReceiveWindow::default(),
             send,
-            sent: Ends::Open,
-            received: Ends::Open,
-            unanswered: 0,
-            moved: false,
+            ..Channel::new(number, Stage::Asked)
         })
     }
 
@@ -97,15 +95,8 @@ impl Channels {
     /// gets; `None`: too many.
     pub(super) fn offer(&mut self, window: u32, max_packet: u32) -> Option<u32> {
         self.take_number(|number| Channel {
-            number,
-            peer: 0,
-            stage: Stage::Offered,
             receive: ReceiveWindow::new(window, max_packet),
-            send: SendWindow::new(0, 0),
-            sent: Ends::Open,
-            received: Ends::Open,
-            unanswered: 0,
-            moved: false,
+            ..Channel::new(number, Stage::Offered)
         })
     }
 
@@ -180,16 +171,25 @@ impl Channels {
         })
     }
 
-    /// Keeps any one of several channels from filling the way to the client. Gives when to do it
-    /// again, on the clock of `now`, if data is held back.
+    /// Keeps the way to the client free for who types. Gives when to do it again, on the clock of
+    /// `now`, if data is held back.
     pub(super) fn share(&mut self, now: Duration) -> Option<Duration> {
-        let mut channels = self.slots.iter_mut().flatten();
-        if let (Some(only), None) = (channels.next(), channels.next()) {
-            only.send.stop_sharing();
-            return None;
+        let mut interactive = 0;
+        for channel in self.slots.iter_mut().flatten() {
+            interactive += usize::from(channel.is_interactive(now));
         }
         let channels = self.slots.iter_mut().flatten();
-        channels.filter_map(|channel| channel.send.share(now)).min()
+        channels
+            .filter_map(|channel| {
+                let itself = usize::from(channel.is_interactive(now));
+                if interactive > itself {
+                    channel.send.share(now)
+                } else {
+                    channel.send.stop_sharing();
+                    None
+                }
+            })
+            .min()
     }
 
     /// Gives memory back.
@@ -214,6 +214,23 @@ impl ReceiveWindow {
 }
 
 impl Channel {
+    /// One that nobody may send on yet.
+    fn new(number: u32, stage: Stage) -> Self {
+        Self {
+            number,
+            peer: 0,
+            stage,
+            receive: ReceiveWindow::default(),
+            send: SendWindow::new(0, 0),
+            sent: Ends::Open,
+            received: Ends::Open,
+            unanswered: 0,
+            moved: false,
+            typed: false,
+            interactive_until: Duration::ZERO,
+        }
+    }
+
     /// Whether the open was answered with yes.
     pub(super) fn is_confirmed(&self) -> bool {
         self.stage == Stage::Confirmed
@@ -247,6 +264,7 @@ impl Channel {
         let overrun = ProtocolError::WindowOverrun {
             channel: self.number,
         };
+        self.typed |= self.send.is_interactive(len_bytes);
         let len_bytes = u32::try_from(len_bytes).map_err(|_| overrun)?;
         self.moved = true;
         if len_bytes > self.receive.max_packet_bytes {
@@ -320,6 +338,14 @@ impl Channel {
     /// Whether data passed since the last call.
     pub(super) fn take_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
+    }
+
+    /// Whether somebody types here, or did a moment ago.
+    fn is_interactive(&mut self, now: Duration) -> bool {
+        if std::mem::take(&mut self.typed) {
+            self.interactive_until = now + INTERACTIVE_FOR;
+        }
+        self.interactive_until > now
     }
 
     /// SSH_MSG_CHANNEL_EOF or _CLOSE came; false: it had ended so far before.

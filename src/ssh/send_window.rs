@@ -1,15 +1,18 @@
-//! What we may send on a channel: the client's window, and less than that where channels share the
-//! connection.
+//! What we may send on a channel: the client's window, and less than that while somebody types on
+//! another channel.
 //!
 //! Everything on its way to the client stands in one queue. A client that grants two mebibytes and
-//! takes them slower than they come has all of them before the echo of a key that another channel's
-//! user presses. So while there are several channels, one may have only so much in flight: sent, and
-//! not granted again. Where the way is long, that little would not fill it; then the client's grants
-//! are long in coming each time, and the limit doubles until it no longer holds anything back.
+//! takes them slower than they come has all of them before the echo of a key. So while another
+//! channel is interactive, one may have only so much in flight: sent, and not granted again. Where
+//! the way is long, that little would not fill it; then the client's grants are long in coming each
+//! time, and the limit doubles until they are not.
 
 use std::time::Duration;
 
-use crate::limits::{SHARED_FLIGHT_BYTES, SHARED_LONG_WAIT, SHARED_LONG_WAITS};
+use crate::limits::{
+    INTERACTIVE_DATA_BYTES, SHARED_FLIGHT_BYTES, SHARED_LONG_WAIT, SHARED_LONG_WAITS,
+    SHARED_SHORT_WAITS,
+};
 
 /// The sending side of one channel's window (RFC 4254 section 5.2).
 #[derive(Debug)]
@@ -18,14 +21,17 @@ pub(super) struct SendWindow {
     max_packet_bytes: u32,
     /// The largest window so far: what is left when the client took everything.
     full_bytes: u32,
-    /// In flight at most; `None` where the channel is alone.
-    limit_bytes: Option<u32>,
+    /// The limit counts.
+    shares: bool,
+    /// In flight at most.
+    limit_bytes: u32,
     /// Since when the limit, and nothing else, holds data back.
     held_since: Option<Duration>,
     /// A grant came since then.
     granted: bool,
-    /// How many waits for a grant in a row were long.
-    long_waits: u8,
+    /// How many waits for a grant in a row were long; or short.
+    long_waits: u16,
+    short_waits: u16,
 }
 
 impl SendWindow {
@@ -35,10 +41,12 @@ impl SendWindow {
             left_bytes: bytes,
             max_packet_bytes,
             full_bytes: bytes,
-            limit_bytes: None,
+            shares: false,
+            limit_bytes: SHARED_FLIGHT_BYTES,
             held_since: None,
             granted: false,
             long_waits: 0,
+            short_waits: 0,
         }
     }
 
@@ -67,10 +75,17 @@ impl SendWindow {
         true
     }
 
-    /// Other channels are there, at the time `now` since whenever. Gives when to ask again, if a
-    /// limit holds data back.
+    /// Whether `len_bytes` from the client look like somebody typing: little comes, and little is
+    /// on its way back.
+    pub(super) fn is_interactive(&self, len_bytes: usize) -> bool {
+        let in_flight = usize::try_from(self.in_flight_bytes()).unwrap_or(usize::MAX);
+        len_bytes.max(in_flight) <= INTERACTIVE_DATA_BYTES
+    }
+
+    /// Another channel is interactive, at the time `now` since whenever. Gives when to ask again, if
+    /// the limit holds data back.
     pub(super) fn share(&mut self, now: Duration) -> Option<Duration> {
-        self.limit_bytes.get_or_insert(SHARED_FLIGHT_BYTES);
+        self.shares = true;
         if let Some(since) = self.held_since {
             let is_long = now.saturating_sub(since) >= SHARED_LONG_WAIT;
             if self.granted || is_long {
@@ -89,29 +104,36 @@ impl SendWindow {
         Some(since + SHARED_LONG_WAIT)
     }
 
-    /// The channel is alone.
+    /// No other channel is interactive.
     pub(super) fn stop_sharing(&mut self) {
-        self.limit_bytes = None;
+        self.shares = false;
         self.held_since = None;
-        self.long_waits = 0;
     }
 
     fn note_wait(&mut self, is_long: bool) {
-        if !is_long {
+        if is_long {
+            self.short_waits = 0;
+            self.long_waits += 1;
+        } else {
             self.long_waits = 0;
-            return;
+            self.short_waits += 1;
         }
-        self.long_waits += 1;
         if self.long_waits >= SHARED_LONG_WAITS {
             self.long_waits = 0;
-            self.limit_bytes = self.limit_bytes.map(|bytes| bytes.saturating_mul(2));
+            self.limit_bytes = self.limit_bytes.saturating_mul(2);
+        } else if self.short_waits >= SHARED_SHORT_WAITS {
+            self.short_waits = 0;
+            self.limit_bytes = SHARED_FLIGHT_BYTES.max(self.limit_bytes / 2);
         }
     }
 
     /// The window has room and the limit has none.
     fn is_held(&self) -> bool {
-        let in_flight = self.full_bytes - self.left_bytes;
-        self.left_bytes > 0 && self.limit_bytes.is_some_and(|limit| in_flight >= limit)
+        self.shares && self.left_bytes > 0 && self.in_flight_bytes() >= self.limit_bytes
+    }
+
+    fn in_flight_bytes(&self) -> u32 {
+        self.full_bytes - self.left_bytes
     }
 }
 
@@ -210,7 +232,7 @@ mod tests {
                 assert_eq!(fill(&mut window), PACKET);
             }
         }
-        assert_eq!(window.limit_bytes, Some(SHARED_FLIGHT_BYTES));
+        assert_eq!(window.limit_bytes, SHARED_FLIGHT_BYTES);
     }
 
     #[test]

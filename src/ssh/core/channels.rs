@@ -117,9 +117,9 @@ impl Core {
         channels.find(channel.0).is_some_and(|it| it.take_moved())
     }
 
-    /// Keeps any one of several channels from filling the way to the client, so that what another
-    /// has to say is not late. `now` is the time since any fixed moment; gives when to call this
-    /// again, on the same clock, if it holds data back that the windows would let through.
+    /// Keeps the way to the client free for who types, whatever other channels have to send. `now`
+    /// is the time since any fixed moment; gives when to call this again, on the same clock, if it
+    /// holds data back that the windows would let through.
     pub fn share(&mut self, now: Duration) -> Option<Duration> {
         self.connection.channels.share(now)
     }
