@@ -298,8 +298,9 @@ pub const SHARED_LONG_WAITS: u16 = 6;
 /// So many shorter ones, and it is.
 pub const SHARED_SHORT_WAITS: u16 = 256;
 
-/// Reads from one program in one turn of the loop: no channel holds the others up for longer.
-pub const READS_PER_TURN: usize = 8;
+/// Packets of one channel in one turn of the loop: none holds the others up for longer. While
+/// somebody types on another channel it is one.
+pub const PACKETS_PER_TURN: usize = 8;
 
 /// Size of the pipes between a program and us, once more passes than fits into the kernel's 64 KiB:
 /// fewer wake-ups. The kernel counts them against the user, so a refusal is no error.

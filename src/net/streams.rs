@@ -10,7 +10,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::descriptors::{pipe_reader, pipe_writer, terminal_master};
 use super::files::Files;
-use crate::limits::{PIPE_BYTES, READS_PER_TURN};
+use crate::limits::PIPE_BYTES;
 use crate::ssh::{ChannelId, Core, Stream};
 
 /// The descriptors of one program. Each is dropped when its direction ends; all of them together
@@ -314,7 +314,7 @@ pub(super) fn pump(
         *ready = false;
         return false;
     };
-    for _ in 0..READS_PER_TURN {
+    for _ in 0..core.packets_per_turn(channel) {
         let Some(slot) = core.send_slot(channel, stream) else {
             return false;
         };

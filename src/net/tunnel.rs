@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use crate::limits::{READS_PER_TURN, TUNNEL_PACKET_BYTES};
+use crate::limits::{PACKETS_PER_TURN, TUNNEL_PACKET_BYTES};
 use crate::ssh::{ChannelId, Core, Stream};
 
 /// In front of a packet of layer 3: its address family, whatever the systems on both ends call it.
@@ -105,7 +105,7 @@ fn read_packets(
     channel: ChannelId,
 ) -> (bool, bool) {
     let mut buffer = vec![0; TUNNEL_PACKET_BYTES];
-    for _ in 0..READS_PER_TURN {
+    for _ in 0..PACKETS_PER_TURN {
         if core.send_room(channel) == 0 {
             return (true, false);
         }

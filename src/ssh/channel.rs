@@ -328,6 +328,11 @@ impl Channel {
             .min(limits::DATA_BYTES)
     }
 
+    /// Whether somebody types on another channel.
+    pub(super) fn shares(&self) -> bool {
+        self.send.shares()
+    }
+
     /// `len` bytes were sent; never more than [`Self::send_bytes`].
     pub(super) fn take_send_window(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX);

@@ -104,6 +104,11 @@ impl SendWindow {
         Some(since + SHARED_LONG_WAIT)
     }
 
+    /// Whether another channel is interactive.
+    pub(super) fn shares(&self) -> bool {
+        self.shares
+    }
+
     /// No other channel is interactive.
     pub(super) fn stop_sharing(&mut self) {
         self.shares = false;

@@ -1,5 +1,7 @@
 //! Channels and requests: windows to the byte, numbers, order, ends.
 
+use std::time::Duration;
+
 use agent::ssh::wire::{Reader, Writer};
 use agent::ssh::{ChannelId, ProtocolError, Stream, message};
 
@@ -168,6 +170,57 @@ fn data_stops_where_the_outbox_is_full_and_goes_on_behind_it() {
     );
     dialogue.run();
     assert_eq!(dialogue.core.send_room(FIRST), 32_768);
+}
+
+/// Everything that `channel` may send at `now`, with the client reading but granting nothing.
+fn send_all(dialogue: &mut Dialogue, channel: ChannelId, now: Duration) -> usize {
+    let mut sent = 0;
+    loop {
+        dialogue.core.share(now);
+        let more = dialogue.send_data(channel, &[b'x'; 32_768]);
+        dialogue.run();
+        if more == 0 {
+            return sent;
+        }
+        sent += more;
+    }
+}
+
+#[test]
+fn while_somebody_types_other_channels_leave_the_way_free() {
+    let mut dialogue = Dialogue::with_channel(Habits::default());
+    let bulk = FIRST;
+    let typed = dialogue.open_channel(101);
+    let started = Duration::from_secs(5);
+    assert_eq!(dialogue.core.share(started), None);
+    assert!(dialogue.core.packets_per_turn(bulk) > 1);
+    dialogue.client.send(&channel_data(typed.0, b"l"));
+    dialogue.run();
+    let sent = send_all(&mut dialogue, bulk, started);
+    assert_eq!(sent, 128 << 10);
+    assert_eq!(dialogue.core.packets_per_turn(bulk), 1);
+    assert!(dialogue.core.share(started) > Some(started));
+    // Who types is not held back.
+    assert_eq!(dialogue.send_data(typed, b"list"), 4);
+    let mut adjust = numbered(message::CHANNEL_WINDOW_ADJUST, bulk.0);
+    adjust.put_u32(100_000);
+    dialogue.client.send(&adjust);
+    dialogue.run();
+    assert_eq!(send_all(&mut dialogue, bulk, started), 128 << 10);
+    // A second without a key: the rest of the window.
+    let later = started + Duration::from_secs(2);
+    let rest = (2 << 20) + 100_000 - (256 << 10);
+    assert_eq!(send_all(&mut dialogue, bulk, later), rest);
+}
+
+#[test]
+fn data_of_some_size_is_nobody_typing() {
+    let mut dialogue = Dialogue::with_channel(Habits::default());
+    let other = dialogue.open_channel(101);
+    dialogue.client.send(&channel_data(other.0, &[b'x'; 1000]));
+    dialogue.run();
+    let now = Duration::from_secs(5);
+    assert_eq!(send_all(&mut dialogue, FIRST, now), 2 << 20);
 }
 
 #[test]

@@ -124,6 +124,14 @@ impl Core {
         self.connection.channels.share(now)
     }
 
+    /// How many packets of the channel's data to send at most before looking at what else there is.
+    pub fn packets_per_turn(&self, channel: ChannelId) -> usize {
+        match self.connection.channels.live(channel.0) {
+            Some(channel) if channel.shares() => 1,
+            _ => limits::PACKETS_PER_TURN,
+        }
+    }
+
     /// How many bytes [`Core::send_slot`] would take now: limited by the peer's window and packet
     /// size, by the outbox, and 0 while keys change.
     pub fn send_room(&self, channel: ChannelId) -> usize {
