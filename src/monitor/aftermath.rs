@@ -156,6 +156,14 @@ impl Monitor {
 }
 
 impl Aftermaths {
+    /// How many connections of this user are over with something left that is being ended.
+    pub(super) fn of_user(&self, uid: u32) -> usize {
+        let waiting = self.waiting.values();
+        let waiting = waiting.filter(|left| left.uid == uid && !left.is_over());
+        let running = self.running.iter().filter(|(_, of)| *of == uid);
+        waiting.count() + running.count()
+    }
+
     /// A child was collected.
     pub(super) fn collected(&mut self, pid: Pid) {
         self.running.retain(|(running, _)| *running != pid);

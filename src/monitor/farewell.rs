@@ -32,6 +32,14 @@ pub(super) struct Farewell {
     aftermath: Option<Aftermath>,
 }
 
+impl Farewell {
+    /// Whose connection it was.
+    pub(super) fn is_of(&self, uid: u32) -> bool {
+        let files = self.helper.files.as_ref();
+        files.is_some_and(|files| files.uid == uid)
+    }
+}
+
 /// All of them, by what their connections were.
 pub(super) type Farewells = BTreeMap<ConnectionKey, Farewell>;
 

@@ -93,7 +93,8 @@ impl Monitor {
         }
     }
 
-    /// MaxLoginsPerUser: logins that were accepted and are not over.
+    /// MaxLoginsPerUser: logins that were accepted and are not over. They are not before all of their
+    /// processes are that have to be: a client that comes and goes would leave more than was permitted.
     fn has_too_many_logins(&mut self, key: ConnectionKey) -> bool {
         let Some(attempt) = self.connections.get_mut(&key).and_then(|it| it.attempt()) else {
             return false;
@@ -104,9 +105,14 @@ impl Monitor {
             Phase::HandingOver(hand_over) => hand_over.login.uid == uid,
             _ => false,
         };
-        limit != u32::MAX
-            && self.connections.values().filter(is_one).count()
-                >= usize::try_from(limit).unwrap_or(usize::MAX)
+        if limit == u32::MAX {
+            return false;
+        }
+        let live = self.connections.values().filter(is_one).count();
+        let farewells = self.farewells.values();
+        let told_of = farewells.filter(|farewell| farewell.is_of(uid)).count();
+        let left = self.aftermaths.of_user(uid);
+        live + told_of + left >= usize::try_from(limit).unwrap_or(usize::MAX)
     }
 
     fn prepare_hand_over(

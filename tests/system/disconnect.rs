@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("disconnect::in_a_chroot", in_a_chroot).only_agent(),
     Case::new("disconnect::others_are_left_alone", others_are_left_alone).only_agent(),
     Case::new("disconnect::for_some", for_some).only_agent(),
+    Case::new("disconnect::is_part_of_a_login", is_part_of_a_login).only_agent(),
     Case::new("disconnect::a_tree_that_grows", a_tree_that_grows).only_agent(),
     Case::new("disconnect::a_stopped_helper", a_stopped_helper).only_agent(),
     Case::new("disconnect::without_a_first_thread", without_a_first_thread).only_agent(),
@@ -253,6 +254,28 @@ fn for_some(world: &World) {
     }
     wait_until("hers to end", LIMIT, || alice.processes("").is_empty());
     assert_eq!(bob.processes("sleep 9710").len(), 2);
+}
+
+/// Who may log in once has not logged out before what that left has ended.
+fn is_part_of_a_login(world: &World) {
+    let user = world.user();
+    let server = world.server(&["OnDisconnect kill", "MaxLoginsPerUser 1"]);
+    run_and_kill_client(&server, &user, &daemon(9713), || {
+        user.processes("sleep 9713").len() == 2
+    });
+    server.wait_for_log(&["event=end", &user.name]);
+    let ssh = clients::ssh(&server, &user);
+    let refused = clients::run(clients::talkative(&ssh).arg("echo in"));
+    assert!(refused.err().contains("as often as"), "{}", refused.err());
+    wait_until("a login again", LIMIT, || {
+        clients::ssh_run(&server, &user, "echo in").out() == "in\n"
+    });
+    assert!(user.processes("sleep 9713").is_empty());
+    // Who leaves nothing behind can come back at once.
+    assert_eq!(
+        clients::ssh_run(&server, &user, "echo in").success(),
+        "in\n"
+    );
 }
 
 /// What keeps on forking is no faster than who looks for it.
