@@ -9,13 +9,14 @@
 use alloc::vec::Vec;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, Mode, mkdirat, readlinkat, renameat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, mkdirat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::getpid;
 
 use crate::connect;
 use crate::limits::AGENT_LINKS_MAX;
 use crate::listen::{self, UnixFile};
+use crate::path::read_link;
 use crate::sys::now_ms;
 use crate::text::{c_string, decimal};
 
@@ -160,10 +161,6 @@ fn directory(base: &[u8]) -> Result<Vec<u8>, Errno> {
         }
     }
     Err(Errno::EXIST)
-}
-
-fn read_link(path: &[u8]) -> Result<Vec<u8>, Errno> {
-    readlinkat(CWD, &*c_string(path)?, Vec::new()).map(|target| target.into_bytes())
 }
 
 /// Makes `path` a link to `target`, in one step for whoever looks.

@@ -23,7 +23,8 @@ use crate::text::c_string;
 #[derive(Debug)]
 pub struct Race {
     /// Not tried yet, the next one last.
-    left: Vec<SocketAddr>,
+    left: Vec<Address>,
+    port: u16,
     running: Vec<OwnedFd>,
     /// Why the last one failed.
     errno: Errno,
@@ -38,10 +39,8 @@ impl Race {
         let mut left = interleaved(addresses);
         left.reverse();
         Self {
-            left: left
-                .into_iter()
-                .map(|address| socket_address(address, port))
-                .collect(),
+            left,
+            port,
             running: Vec::new(),
             errno: Errno::ADDRNOTAVAIL,
             next_ms: now_ms,
@@ -85,7 +84,7 @@ impl Race {
             let Some(address) = self.left.pop() else {
                 break;
             };
-            match begin(&address) {
+            match begin(&socket_address(address, self.port)) {
                 Ok((socket, true)) => return Some(Ok(socket)),
                 Ok((socket, false)) => {
                     self.running.push(socket);

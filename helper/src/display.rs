@@ -52,7 +52,7 @@ impl Display {
         for number in rules.offset..rules.offset.saturating_add(DISPLAYS_MAX) {
             let port =
                 u16::try_from(FIRST_PORT.saturating_add(number)).map_err(|_| Errno::RANGE)?;
-            match listen::exclusive_tcp(&addresses, port) {
+            match listen::exclusive_tcp(addresses, port) {
                 Ok(sockets) => return Ok((sockets, port, Self::new(rules, request, number))),
                 Err(Errno::ADDRINUSE) => {}
                 Err(errno) => return Err(errno),

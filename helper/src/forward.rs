@@ -245,12 +245,12 @@ impl Forwards {
             Place::Tcp { host, port } => (host, port),
         };
         let bind = bind_to(self.rules.gateway, &host);
-        let addresses = match (
-            listen::addresses(bind, self.rules.family),
-            numeric::address(&host),
-        ) {
+        let numeric = numeric::address(&host);
+        let addresses = match (listen::addresses(bind, self.rules.family), &numeric) {
             (Some(addresses), _) => addresses,
-            (None, Some(address)) if listen::fits(address, self.rules.family) => [address].to_vec(),
+            (None, Some(address)) if listen::fits(*address, self.rules.family) => {
+                core::slice::from_ref(address)
+            }
             (None, Some(_)) => return refuse_listener(peers, number),
             (None, None) if self.pending.len() >= CONNECTS_MAX => {
                 return refuse_listener(peers, number);
@@ -260,7 +260,7 @@ impl Forwards {
                 return self.wait_for(number, host, port, stage, peers);
             }
         };
-        listen_tcp(number, &addresses, port, peers)
+        listen_tcp(number, addresses, port, peers)
     }
 
     #[inline(never)]
@@ -279,13 +279,8 @@ impl Forwards {
                 listening(peers, number, 0, &[&socket])
             }
             Err(errno) => {
-                let line = [
-                    b"cannot listen to path: ".as_slice(),
-                    &short(path),
-                    b": error ",
-                ];
-                let code = decimal(errno.raw_os_error().unsigned_abs());
-                peers.log(ERROR, &[line.concat(), code].concat())?;
+                let what = [b"cannot listen to path: ".as_slice(), &short(path)];
+                peers.log(ERROR, &failed(&what.concat(), errno))?;
                 refuse_listener(peers, number)
             }
         }
@@ -300,12 +295,12 @@ impl Forwards {
             Ok((listener, socket, failure)) => {
                 self.agent = Some(socket);
                 if let Some(errno) = failure {
-                    peers.log(ERROR, &failed("AgentSocketPath", errno))?;
+                    peers.log(ERROR, &failed(b"AgentSocketPath", errno))?;
                 }
                 listening(peers, number, 0, &[&listener])
             }
             Err(errno) => {
-                peers.log(ERROR, &failed("agent socket", errno))?;
+                peers.log(ERROR, &failed(b"agent socket", errno))?;
                 refuse_listener(peers, number)
             }
         }
@@ -328,7 +323,7 @@ impl Forwards {
                 listening(peers, number, port, &sockets)
             }
             Err(errno) => {
-                peers.log(ERROR, &failed("X11 display", errno))?;
+                peers.log(ERROR, &failed(b"X11 display", errno))?;
                 refuse_listener(peers, number)
             }
         }
@@ -355,7 +350,7 @@ impl Forwards {
                 connected(peers, number, &device)
             }
             Err(errno) => {
-                peers.log(ERROR, &failed("tunnel device", errno))?;
+                peers.log(ERROR, &failed(b"tunnel device", errno))?;
                 refuse(peers, number, system(errno))
             }
         }
@@ -569,13 +564,8 @@ fn listen_tcp<P: Peers>(
             listening(peers, number, bound, &sockets)
         }
         Err(errno) => {
-            let line = [
-                b"cannot listen to port: ".as_slice(),
-                &decimal(port.into()),
-                b": error ",
-                &decimal(errno.raw_os_error().unsigned_abs()),
-            ];
-            peers.log(ERROR, &line.concat())?;
+            let what = [b"cannot listen to port: ".as_slice(), &decimal(port.into())];
+            peers.log(ERROR, &failed(&what.concat(), errno))?;
             refuse_listener(peers, number)
         }
     }

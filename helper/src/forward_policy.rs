@@ -5,8 +5,6 @@
 //! AllowStreamLocalForwarding, PermitOpen, PermitListen, GatewayPorts.
 #![forbid(unsafe_code)]
 
-use alloc::vec::Vec;
-
 use crate::forward_frame::{Forwarding, Gateway, HostPort, Place};
 use crate::pattern;
 
@@ -33,7 +31,7 @@ pub fn permits_open(rules: &Forwarding, to: &Place) -> bool {
 pub fn permits_listen(rules: &Forwarding, at: &Place) -> bool {
     match at {
         Place::Tcp { host, port } => {
-            let lowered: Vec<u8> = host.iter().map(u8::to_ascii_lowercase).collect();
+            let lowered = host.to_ascii_lowercase();
             let is_named = |(allowed, any_port): &HostPort| {
                 names_port(*any_port, *port) && pattern::matches(&lowered, allowed)
             };

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, statat, unlinkat};
@@ -19,24 +19,30 @@ use crate::forward_policy::Bind;
 use crate::limits::{LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG};
 use crate::text::c_string;
 
-/// The addresses that `bind` stands for; `None`: they have to be looked up.
-pub fn addresses(bind: Bind<'_>, families: Family) -> Option<Vec<Address>> {
-    let (v4, v6) = match bind {
-        Bind::Loopback => ([127, 0, 0, 1], core::net::Ipv6Addr::LOCALHOST),
-        Bind::Wildcard => ([0; 4], core::net::Ipv6Addr::UNSPECIFIED),
-        Bind::Named(_) => return None,
-    };
-    let v4 = Address::V4 { octets: v4 };
+/// IPv4 first.
+const LOOPBACK: [Address; 2] = both([127, 0, 0, 1], Ipv6Addr::LOCALHOST);
+const WILDCARD: [Address; 2] = both([0; 4], Ipv6Addr::UNSPECIFIED);
+
+const fn both(v4: [u8; 4], v6: Ipv6Addr) -> [Address; 2] {
     let v6 = Address::V6 {
         octets: v6.octets(),
         zone: 0,
     };
-    Some(
-        [v4, v6]
-            .into_iter()
-            .filter(|it| fits(*it, families))
-            .collect(),
-    )
+    [Address::V4 { octets: v4 }, v6]
+}
+
+/// The addresses that `bind` stands for; `None`: they have to be looked up.
+pub fn addresses(bind: Bind<'_>, families: Family) -> Option<&'static [Address]> {
+    let both: &'static [Address] = match bind {
+        Bind::Loopback => &LOOPBACK,
+        Bind::Wildcard => &WILDCARD,
+        Bind::Named(_) => return None,
+    };
+    Some(match families {
+        Family::Any => both,
+        Family::V4 => both.get(..1)?,
+        Family::V6 => both.get(1..)?,
+    })
 }
 
 /// Whether AddressFamily lets an address be used.
@@ -186,7 +192,7 @@ mod tests {
     #[test]
     fn port_zero_gives_both_families_the_same_port() {
         let both = addresses(Bind::Loopback, Family::Any).expect("addresses");
-        let (sockets, port) = tcp(&both, 0).expect("listeners");
+        let (sockets, port) = tcp(both, 0).expect("listeners");
         assert_ne!(port, 0);
         for socket in &sockets {
             let bound = SocketAddr::try_from(getsockname(socket).expect("a name")).expect("one");

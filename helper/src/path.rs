@@ -6,9 +6,10 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::text::{c_string, printable};
@@ -57,7 +58,7 @@ pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno>
         if links > SYMLINKS_MAX {
             return Err(Errno::LOOP);
         }
-        let target = rustix::fs::readlink(&*c_string(&resolved)?, Vec::new())?.into_bytes();
+        let target = read_link(&resolved)?;
         if target.first() == Some(&b'/') {
             resolved.clear();
         } else {
@@ -99,6 +100,35 @@ pub fn open(path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         flags | OFlags::CLOEXEC | OFlags::NOCTTY,
         Mode::empty(),
     )
+}
+
+/// Where a symbolic link points.
+#[inline(never)]
+pub fn read_link(path: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); PATH_MAX_BYTES];
+    let (target, room) = rustix::fs::readlinkat_raw(CWD, &*c_string(path)?, &mut buffer)?;
+    if room.is_empty() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    Ok(target.to_vec())
+}
+
+/// What is in the regular file at `path`, up to `limit_bytes`. Nothing else is opened.
+#[inline(never)]
+pub fn read_regular(path: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
+    if file_type(&stat(path).ok()?) != FileType::RegularFile {
+        return None;
+    }
+    let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+    let mut content = Vec::new();
+    let mut piece = [0; 4096];
+    while content.len() < limit_bytes
+        && let Ok(filled @ 1..) = rustix::io::read(&file, &mut piece)
+    {
+        content.extend_from_slice(piece.get(..filled).unwrap_or_default());
+    }
+    content.truncate(limit_bytes);
+    Some(content)
 }
 
 /// The kind of file behind a stat.

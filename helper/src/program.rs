@@ -4,11 +4,10 @@
 //! returns. Source: sshd(8) LOGIN PROCESS and SSHRC.
 
 use alloc::ffi::CString;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::{Errno, read, write};
 use rustix::process::{
     Signal, WaitOptions, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid, waitpid,
@@ -19,7 +18,7 @@ use crate::display::Display;
 use crate::environment::{SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
-use crate::path::{file_type, open, stat};
+use crate::path::{open, read_regular, stat};
 use crate::scp;
 use crate::sftp::log::{Log, Sink};
 use crate::sftp::{self, server::Account, sharing::Sharing};
@@ -334,21 +333,6 @@ fn join(home: &[u8], name: &[u8]) -> Vec<u8> {
     // In `/` the name's own slash is enough.
     let home = if home == b"/" { b"" } else { home };
     [home, name].concat()
-}
-
-/// Up to `limit_bytes` of a regular file.
-fn read_regular(path: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
-    if file_type(&stat(path).ok()?) != FileType::RegularFile {
-        return None;
-    }
-    let file = open(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
-    let mut content = vec![0; limit_bytes];
-    let mut filled = 0;
-    while let Ok(more @ 1..) = read(&file, content.get_mut(filled..)?) {
-        filled += more;
-    }
-    content.truncate(filled);
-    Some(content)
 }
 
 /// Writes to the session; who closed it does not want to know.

@@ -335,7 +335,7 @@ impl Sessions {
         }
         let terminal = terminal::open();
         if let Err(errno) = &terminal {
-            peers.log(1, &failure("opening a terminal", *errno))?;
+            peers.log(1, &failure(b"opening a terminal", *errno))?;
         }
         self.terminal_is_there(index, terminal.ok(), peers)
     }
@@ -482,7 +482,7 @@ impl Sessions {
                 let id = session.id;
                 self.list.swap_remove(index);
                 if errno != Errno::PERM {
-                    peers.log(1, &failure("starting a program", errno))?;
+                    peers.log(1, &failure(b"starting a program", errno))?;
                 }
                 if had_terminal {
                     peers.to_monitor(&HelperToMonitor::SessionEnded { session: id })?;

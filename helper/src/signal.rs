@@ -4,26 +4,29 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::path::open;
-use crate::text::{decimal, parse_decimal};
+use crate::text::{decimal, parse_decimal, word_position};
 
-/// The signal behind a name without SIG; others than these a client may not send.
+/// What a client may send, without SIG, in the order of [`SIGNALS`].
+const NAMES: &[u8] = b"ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2";
+const SIGNALS: [Signal; 13] = [
+    Signal::ABORT,
+    Signal::ALARM,
+    Signal::FPE,
+    Signal::HUP,
+    Signal::ILL,
+    Signal::INT,
+    Signal::KILL,
+    Signal::PIPE,
+    Signal::QUIT,
+    Signal::SEGV,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+];
+
+/// The signal behind a name without SIG.
 pub fn by_name(name: &[u8]) -> Option<Signal> {
-    Some(match name {
-        b"ABRT" => Signal::ABORT,
-        b"ALRM" => Signal::ALARM,
-        b"FPE" => Signal::FPE,
-        b"HUP" => Signal::HUP,
-        b"ILL" => Signal::ILL,
-        b"INT" => Signal::INT,
-        b"KILL" => Signal::KILL,
-        b"PIPE" => Signal::PIPE,
-        b"QUIT" => Signal::QUIT,
-        b"SEGV" => Signal::SEGV,
-        b"TERM" => Signal::TERM,
-        b"USR1" => Signal::USR1,
-        b"USR2" => Signal::USR2,
-        _ => return None,
-    })
+    SIGNALS.get(word_position(NAMES, name)?).copied()
 }
 
 /// Sends `signal` to what runs in the foreground of `leader`'s terminal, else to its group.

@@ -32,6 +32,14 @@ pub fn parse_decimal(text: &[u8]) -> Option<usize> {
     if text.is_empty() { None } else { Some(number) }
 }
 
+/// Which of `words`, with spaces between, is `word`. One text: a table of texts is four times as large.
+#[inline(never)]
+pub fn word_position(words: &[u8], word: &[u8]) -> Option<usize> {
+    words
+        .split(|&byte| byte == b' ')
+        .position(|known| known == word)
+}
+
 /// The value of a hexadecimal digit.
 pub fn hexadecimal_digit(byte: u8) -> Option<u8> {
     match byte {
@@ -57,9 +65,9 @@ pub fn printable(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// "WHAT: error NUMBER", for the log.
-pub fn failure(what: &str, errno: Errno) -> Vec<u8> {
+pub fn failure(what: &[u8], errno: Errno) -> Vec<u8> {
     let number = decimal(errno.raw_os_error().unsigned_abs());
-    [what.as_bytes(), b": error ", &number].concat()
+    [what, b": error ", &number].concat()
 }
 
 /// `bytes` for the kernel, which takes no NUL inside.

@@ -54,8 +54,8 @@ pub fn open_device(mode: TunnelMode, unit: u32) -> Result<(OwnedFd, Vec<u8>), Er
     };
     if unit != ANY_UNIT {
         let name = [stem.as_slice(), &decimal(unit)].concat();
-        for (to, from) in request.iter_mut().zip(name) {
-            *to = from;
+        for (to, from) in request.iter_mut().zip(&name) {
+            *to = *from;
         }
     }
     let flags = (kind | BARE).to_ne_bytes();
@@ -63,8 +63,9 @@ pub fn open_device(mode: TunnelMode, unit: u32) -> Result<(OwnedFd, Vec<u8>), Er
         *to = from;
     }
     set_tunnel_interface(&device, &mut request)?;
-    let name = request.iter().take(NAME_BYTES).copied();
-    Ok((device, name.take_while(|&byte| byte != 0).collect()))
+    // The kernel ends it with a NUL.
+    let name = request.split(|&byte| byte == 0).next();
+    Ok((device, name.unwrap_or_default().to_vec()))
 }
 
 #[cfg(test)]

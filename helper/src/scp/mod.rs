@@ -90,12 +90,13 @@ pub fn serve(shell: (&CString, &[u8]), line: &[u8], environment: &[CString], log
     i32::from(ended.is_err() || stream.has_complained())
 }
 
-/// The arguments of the command line, as the user's shell understands them; or its exit status.
+/// The arguments of the command line, as the user's shell understands them, with NULs between; or its
+/// exit status.
 fn words(
     (shell, name): (&CString, &[u8]),
     line: &[u8],
     environment: &[CString],
-) -> Result<Vec<Vec<u8>>, i32> {
+) -> Result<Vec<u8>, i32> {
     let failed = |_| STATUS_NOT_FOUND;
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     let script = [TELL_WORDS, line].concat();
@@ -130,15 +131,15 @@ fn words(
             _ => break STATUS_NOT_FOUND,
         }
     };
-    let Some(told) = told.strip_suffix(b"\0").filter(|_| status == 0) else {
+    if status != 0 || told.pop() != Some(0) {
         return Err(status);
-    };
-    Ok(told.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect())
+    }
+    Ok(told)
 }
 
-fn options(words: &[Vec<u8>]) -> Option<(Options, Vec<&[u8]>)> {
+fn options(words: &[u8]) -> Option<(Options, Vec<&[u8]>)> {
     let mut options = Options::default();
-    let mut words = words.iter().map(Vec::as_slice);
+    let mut words = words.split(|&byte| byte == 0);
     let mut paths = Vec::new();
     for word in words.by_ref() {
         match word.strip_prefix(b"-") {
@@ -183,11 +184,7 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Option<(Options, usize)> {
-        let words: Vec<Vec<u8>> = line
-            .split(' ')
-            .map(|word| word.as_bytes().to_vec())
-            .collect();
-        options(&words).map(|(options, paths)| (options, paths.len()))
+        options(line.replace(' ', "\0").as_bytes()).map(|(options, paths)| (options, paths.len()))
     }
 
     #[test]

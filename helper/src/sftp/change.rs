@@ -4,8 +4,6 @@
 //! Sources: draft-ietf-secsh-filexfer-02 sections 6.5 to 6.10, OpenSSH PROTOCOL section 4.
 #![forbid(unsafe_code)]
 
-use alloc::vec::Vec;
-
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
@@ -188,9 +186,4 @@ pub fn make_symbolic_link(target: &[u8], path: &[u8]) -> Result<(), Errno> {
 /// link(2) (hardlink@openssh.com).
 pub fn make_hard_link(old: &[u8], new: &[u8]) -> Result<(), Errno> {
     rustix::fs::link(&*c_string(old)?, &*c_string(new)?)
-}
-
-/// Where a symbolic link points.
-pub fn read_link(path: &[u8]) -> Result<Vec<u8>, Errno> {
-    rustix::fs::readlink(&*c_string(path)?, Vec::new()).map(alloc::ffi::CString::into_bytes)
 }

@@ -7,16 +7,18 @@
 
 use alloc::vec::Vec;
 
-use rustix::fs::{FileType, OFlags};
-use rustix::io::read;
-
-use crate::path::{file_type, open};
+use crate::path::read_regular;
 use crate::text::parse_decimal;
 
 /// A file beyond this is cut: some ten thousand accounts.
 const FILE_MAX_BYTES: usize = 1024 * 1024;
 /// Ids remembered of each kind: more owners in one directory are looked up again.
 const REMEMBERED_MAX: usize = 64;
+
+/// Columns of both files, and one of `/etc/passwd`.
+const NAME: usize = 0;
+const ID: usize = 2;
+const HOME: usize = 5;
 
 /// Which file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +53,8 @@ impl Names {
         let index = match known {
             Some(index) => index,
             None => {
-                let name = self
-                    .entries()
-                    .find(|fields| {
-                        fields.get(2).and_then(|text| parse_decimal(text)) == Some(id as usize)
-                    })
-                    .and_then(|fields| Some(fields.first()?.to_vec()));
+                let is_it = |text: &[u8]| parse_decimal(text) == Some(id as usize);
+                let name = self.find(ID, &is_it, NAME).map(<[u8]>::to_vec);
                 if self.remembered.len() >= REMEMBERED_MAX {
                     self.remembered.swap_remove(0);
                 }
@@ -69,39 +67,32 @@ impl Names {
 
     /// The home directory of the user called `name`.
     pub fn home(&mut self, name: &[u8]) -> Option<&[u8]> {
-        self.entries()
-            .find(|fields| fields.first() == Some(&name))
-            .and_then(|fields| fields.get(5).copied())
+        self.find(NAME, &|text| text == name, HOME)
     }
 
-    /// The lines, cut into their fields. Only the first seven count.
-    fn entries(&mut self) -> impl Iterator<Item = Vec<&[u8]>> {
+    /// The field in column `wanted` of the first line whose field in column `known` is the one.
+    fn find(
+        &mut self,
+        known: usize,
+        is_it: &dyn Fn(&[u8]) -> bool,
+        wanted: usize,
+    ) -> Option<&[u8]> {
         let path: &[u8] = match self.database {
             Database::Users => b"/etc/passwd",
             Database::Groups => b"/etc/group",
         };
-        let content = self.content.get_or_insert_with(|| read_database(path));
+        let read = || read_regular(path, FILE_MAX_BYTES).unwrap_or_default();
+        let content = self.content.get_or_insert_with(read);
         content
             .split(|&byte| byte == b'\n')
-            .map(|line| line.splitn(7, |&byte| byte == b':').collect())
+            .find(|line| field(line, known).is_some_and(is_it))
+            .and_then(|line| field(line, wanted))
     }
 }
 
-fn read_database(path: &[u8]) -> Vec<u8> {
-    let mut content = Vec::new();
-    let Ok(file) = open(path, OFlags::RDONLY | OFlags::NONBLOCK) else {
-        return content;
-    };
-    if !rustix::fs::fstat(&file).is_ok_and(|stat| file_type(&stat) == FileType::RegularFile) {
-        return content;
-    }
-    let mut piece = [0; 4096];
-    while content.len() < FILE_MAX_BYTES
-        && let Ok(filled @ 1..) = read(&file, &mut piece)
-    {
-        content.extend_from_slice(piece.get(..filled).unwrap_or_default());
-    }
-    content
+#[inline(never)]
+fn field(line: &[u8], column: usize) -> Option<&[u8]> {
+    line.split(|&byte| byte == b':').nth(column)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::request::Kind;
+use crate::text::word_position;
 
 /// What the arguments say.
 #[derive(Debug, Default)]
@@ -43,32 +44,13 @@ pub const USAGE: &[u8] =
 \t[-P denied_requests] [-p allowed_requests] [-u umask]\n\
        sftp-server -Q requests\n";
 
-/// syslog(3)'s facilities and their numbers.
-const FACILITIES: [(&[u8], u8); 11] = [
-    (b"DAEMON", 3),
-    (b"USER", 1),
-    (b"AUTH", 4),
-    (b"LOCAL0", 16),
-    (b"LOCAL1", 17),
-    (b"LOCAL2", 18),
-    (b"LOCAL3", 19),
-    (b"LOCAL4", 20),
-    (b"LOCAL5", 21),
-    (b"LOCAL6", 22),
-    (b"LOCAL7", 23),
-];
-/// OpenSSH's levels and ours.
-const LEVELS: [(&[u8], u8); 9] = [
-    (b"QUIET", 0),
-    (b"FATAL", 1),
-    (b"ERROR", 1),
-    (b"INFO", 3),
-    (b"VERBOSE", 3),
-    (b"DEBUG", 4),
-    (b"DEBUG1", 4),
-    (b"DEBUG2", 5),
-    (b"DEBUG3", 5),
-];
+/// syslog(3)'s facilities, and their numbers.
+const FACILITIES: &[u8] =
+    b"DAEMON USER AUTH LOCAL0 LOCAL1 LOCAL2 LOCAL3 LOCAL4 LOCAL5 LOCAL6 LOCAL7";
+const FACILITY_NUMBERS: &[u8] = &[3, 1, 4, 16, 17, 18, 19, 20, 21, 22, 23];
+/// OpenSSH's levels, and ours.
+const LEVELS: &[u8] = b"QUIET FATAL ERROR INFO VERBOSE DEBUG DEBUG1 DEBUG2 DEBUG3";
+const LEVEL_NUMBERS: &[u8] = &[0, 1, 1, 3, 3, 4, 4, 5, 5];
 /// ERROR, as sftp-server(8).
 const LEVEL_DEFAULT: u8 = 1;
 
@@ -126,10 +108,13 @@ impl Options {
         match letter {
             b'd' => self.start_directory = Some(value.to_vec()),
             b'u' => self.umask = Some(octal(value).ok_or_else(|| wrong("not an octal umask"))?),
-            b'l' => self.log_level = named(&LEVELS, value).ok_or_else(|| wrong("no log level"))?,
+            b'l' => {
+                let level = named(LEVELS, LEVEL_NUMBERS, value);
+                self.log_level = level.ok_or_else(|| wrong("no log level"))?;
+            }
             b'f' => {
-                let facility = named(&FACILITIES, value).ok_or_else(|| wrong("no facility"))?;
-                self.facility = Some(facility);
+                let facility = named(FACILITIES, FACILITY_NUMBERS, value);
+                self.facility = Some(facility.ok_or_else(|| wrong("no facility"))?);
             }
             b'P' => self.denied |= requests(value)?,
             b'p' => self.allowed = Some(self.allowed.unwrap_or(0) | requests(value)?),
@@ -164,11 +149,10 @@ fn requests(list: &[u8]) -> Result<u32, Refusal> {
     Ok(bits)
 }
 
-fn named(table: &[(&[u8], u8)], name: &[u8]) -> Option<u8> {
-    table
-        .iter()
-        .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        .map(|(_, number)| *number)
+/// The number at the place of `name` among `names`, in any case.
+fn named(names: &[u8], numbers: &[u8], name: &[u8]) -> Option<u8> {
+    let index = word_position(names, &name.to_ascii_uppercase())?;
+    numbers.get(index).copied()
 }
 
 fn octal(text: &[u8]) -> Option<u32> {

@@ -189,7 +189,7 @@ impl Server {
                 Some(home) => self.name(id, Ok(home)),
                 None => self.status(id, Status::Failure),
             },
-            Kind::ReadLink => self.name(id, change::read_link(path)),
+            Kind::ReadLink => self.name(id, crate::path::read_link(path)),
             Kind::StatVfs => {
                 let found = c_string(path).and_then(|path| rustix::fs::statvfs(&*path));
                 self.file_system(id, found);

@@ -7,11 +7,8 @@
 
 use alloc::vec::Vec;
 
-use rustix::fs::{FileType, OFlags};
-use rustix::io::read;
-
 use super::packet::{Fields, Malformed};
-use crate::path::{file_type, open};
+use crate::path::read_regular;
 
 /// The largest zone has 3.5 KiB.
 const FILE_MAX_BYTES: usize = 64 * 1024;
@@ -30,15 +27,8 @@ pub struct Zone {
 impl Zone {
     /// The machine's zone.
     pub fn of_machine() -> Self {
-        let mut content = alloc::vec![0; FILE_MAX_BYTES];
-        let Ok(file) = open(b"/etc/localtime", OFlags::RDONLY | OFlags::NONBLOCK) else {
-            return Self::default();
-        };
-        if !rustix::fs::fstat(&file).is_ok_and(|stat| file_type(&stat) == FileType::RegularFile) {
-            return Self::default();
-        }
-        let filled = read(&file, content.as_mut_slice()).unwrap_or(0);
-        Self::parse(content.get(..filled).unwrap_or_default()).unwrap_or_default()
+        let content = read_regular(b"/etc/localtime", FILE_MAX_BYTES).unwrap_or_default();
+        Self::parse(&content).unwrap_or_default()
     }
 
     /// Seconds to add to UTC at `time`.
