@@ -1,22 +1,28 @@
 //! The role `end`: ends what a connection's sessions left behind and its helper may not (OnDisconnect).
 //!
 //! The helper does the most of it, with its user's rights; for this process remain those that have
-//! changed their user since, and all of them where the helper is in a chroot. It runs as root, so it
-//! reads nothing but `/proc` and signals nothing but descendants of a helper that still lives, each
-//! of them opened and looked at again before (`helper/src/descendants.rs`).
+//! changed their user since, and all of them where the helper is in a chroot. It is nobody but for the
+//! capability to signal anybody; where `/proc` hides processes, for the one to see them too. It opens
+//! files to read them, reads nothing but `/proc`, and signals nothing but descendants of a helper that
+//! still lives, each of them opened and looked at again before (`helper/src/descendants.rs`).
 
 use std::cell::RefCell;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use agent_helper::descendants::{self, Family};
 use agent_helper::frame::OnDisconnect;
+use agent_helper::path::open;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
+use crate::confine;
 use crate::inherited::take_descriptor;
 use crate::launch::FIRST_DESCRIPTOR;
+
+/// Bytes of `/proc/PID/status` up to the ids: a name of up to 64, escaped, and six lines.
+const STATUS_BYTES: usize = 1024;
 
 /// The role's entry. Descriptor 3 is the helper's pidfd; the arguments are its process id, its
 /// user's id, `hup` or `kill`, and `others` or `all`.
@@ -25,13 +31,22 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match Errand::parse(&arguments) {
-        Some(errand) => {
-            errand.run(&helper);
-            ExitCode::SUCCESS
-        }
-        None => ExitCode::FAILURE,
+    let (Some(errand), Some(identity)) = (
+        Errand::parse(&arguments),
+        confine::Identity::from_environment(),
+    ) else {
+        return ExitCode::FAILURE;
+    };
+    let top = errand.helper;
+    // It is another user's, so an ordinary one may not see it where processes are hidden.
+    if confine::keep_signals(identity, || status_of(top).is_some()).is_err() {
+        return ExitCode::FAILURE;
     }
+    if status_of(top).is_none() && !has_ended(&helper, 0) {
+        return ExitCode::FAILURE;
+    }
+    errand.run(&helper);
+    ExitCode::SUCCESS
 }
 
 /// What the monitor wants.
@@ -92,8 +107,7 @@ pub fn has_ended(process: &OwnedFd, limit_ms: u64) -> bool {
 
 /// Whether `uid`, without privileges, may signal the process (kill(2)).
 fn may_be_signalled_by(uid: u32, pid: Pid) -> bool {
-    let path = format!("/proc/{}/status", pid.as_raw_pid());
-    let status = fs::read_to_string(path).unwrap_or_default();
+    let status = status_of(pid).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let mut ids = ids
         .unwrap_or_default()
@@ -101,6 +115,15 @@ fn may_be_signalled_by(uid: u32, pid: Pid) -> bool {
         .map(|id| id.parse() == Ok(uid));
     let (real, saved) = (ids.next(), ids.nth(1));
     real == Some(true) || saved == Some(true)
+}
+
+/// The beginning of what `/proc` says of a process, with its ids.
+fn status_of(pid: Pid) -> Option<String> {
+    let path = format!("/proc/{}/status", pid.as_raw_pid());
+    let file = open(path.as_bytes(), OFlags::RDONLY).ok()?;
+    let mut start = [0; STATUS_BYTES];
+    let len = rustix::io::read(file, &mut start).ok()?;
+    Some(String::from_utf8_lossy(start.get(..len)?).into_owned())
 }
 
 #[cfg(test)]

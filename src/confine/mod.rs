@@ -14,6 +14,7 @@ mod seccomp;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 
 /// Numeric ids that own nothing else on the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub fn confine(confinement: &Confinement) -> Result<Vec<&'static str>, ConfineEr
     if let Some(identity) = confinement.identity {
         privileges::become_identity(identity)?;
     }
-    privileges::give_up()?;
+    privileges::give_up(CapabilitySet::empty())?;
     missing.extend(landlock::forbid_everything()?);
     missing.extend(seccomp::install(confinement)?);
     Ok(missing)
@@ -95,7 +96,31 @@ pub fn give_up_rights(identity: Option<Identity>) -> Result<(), ConfineError> {
     if let Some(identity) = identity {
         privileges::become_identity(identity)?;
     }
-    privileges::give_up()
+    privileges::give_up(CapabilitySet::empty())
+}
+
+/// Gives up everything but what it takes to signal any process and to see which there are. `sees_all`
+/// says whether an ordinary user can do the latter here: /proc may hide processes (`hidepid`).
+///
+/// # Errors
+///
+/// A step failed: the process must not go on.
+pub fn keep_signals(
+    identity: Identity,
+    sees_all: impl FnOnce() -> bool,
+) -> Result<(), ConfineError> {
+    forbid_files_and_cores(false)?;
+    privileges::keep_permitted()?;
+    privileges::become_identity(identity)?;
+    let kept = if sees_all() {
+        CapabilitySet::KILL
+    } else {
+        // Much more than is wanted; the filter leaves of it what is.
+        CapabilitySet::KILL | CapabilitySet::SYS_PTRACE
+    };
+    privileges::give_up(kept)?;
+    // Without filters in the kernel, the ids do what they can.
+    seccomp::install_for_signals().map(drop)
 }
 
 /// No file grows (there should be none, but where that is the work), and no memory image is ever

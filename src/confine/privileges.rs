@@ -4,8 +4,8 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
-    no_new_privs, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    no_new_privs, remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::{ConfineError, Identity, step};
@@ -31,21 +31,27 @@ pub(super) fn become_identity(identity: Identity) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// Gives up capabilities, new ones included, and lets nobody of the same uid look inside.
-pub(super) fn give_up() -> Result<(), ConfineError> {
+/// What is permitted now survives [`become_identity`], without being in effect.
+pub(super) fn keep_permitted() -> Result<(), ConfineError> {
+    set_keep_capabilities(true).map_err(step("PR_SET_KEEPCAPS"))
+}
+
+/// Gives up capabilities but for `kept`, new ones included, and lets nobody of the same uid look
+/// inside.
+pub(super) fn give_up(kept: CapabilitySet) -> Result<(), ConfineError> {
     match clear_ambient_capability_set() {
         // Before Linux 4.3 there is no such set.
         Ok(()) | Err(Errno::INVAL) => {}
         Err(errno) => return Err(step("ambient capabilities")(errno)),
     }
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
+    let wanted = CapabilitySets {
+        effective: kept,
+        permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, none).map_err(step("capset"))?;
+    set_capabilities(None, wanted).map_err(step("capset"))?;
     let left = capabilities(None).map_err(step("capget"))?;
-    if !(left.effective | left.permitted | left.inheritable).is_empty() {
+    if (left.effective, left.permitted) != (kept, kept) || !left.inheritable.is_empty() {
         return Err(ConfineError {
             step: "verify capabilities",
             errno: Errno::PERM.raw_os_error(),

@@ -48,15 +48,25 @@ mod arm {
 
 /// Installs the filters; gives what is missing for them.
 pub(super) fn install(confinement: &Confinement) -> Result<Option<&'static str>, ConfineError> {
+    let signals = signals_of(rustix::process::getpid());
+    install_rules(&rules(confinement, &signals))
+}
+
+/// The same for a process that looks for others and signals them.
+pub(super) fn install_for_signals() -> Result<Option<&'static str>, ConfineError> {
+    let signals = signals_of(rustix::process::getpid());
+    install_rules(&rules_for_signals(&signals))
+}
+
+fn install_rules(rules: &Rules<'_>) -> Result<Option<&'static str>, ConfineError> {
+    let Rules { refused, allowed } = rules;
     if !available() {
         return Ok(Some("seccomp"));
     }
     // rustix asks the kernel once, by prctl, and remembers: it must not be the first time later.
     let _ = rustix::param::page_size();
-    let signals = signals_of(rustix::process::getpid());
-    let Rules { refused, allowed } = rules(confinement, &signals);
-    compile::install(&refused, compile::Otherwise::AllowAndRefuseThese)?;
-    compile::install(&allowed, compile::Otherwise::EndTheProcess)?;
+    compile::install(refused, compile::Otherwise::AllowAndRefuseThese)?;
+    compile::install(allowed, compile::Otherwise::EndTheProcess)?;
     Ok(None)
 }
 
@@ -82,6 +92,33 @@ fn rules<'a>(confinement: &Confinement, signals: &'a [Condition]) -> Rules<'a> {
     }
     Rules { refused, allowed }
 }
+
+fn rules_for_signals<'a>(signals: &'a [Condition]) -> Rules<'a> {
+    let refused = REFUSED.iter().copied();
+    let refused: Vec<Rule<'a>> = refused
+        .filter(|call| SIGNALS.iter().all(|rule| rule.call != *call))
+        .map(always)
+        .collect();
+    let mut allowed = [ALWAYS, SIGNALS, &refused].concat();
+    allowed.push(when(libc::SYS_tgkill, signals));
+    Rules { refused, allowed }
+}
+
+/// Looking through /proc, and signals to what was opened there.
+const SIGNALS: &[Rule<'_>] = &[
+    when(libc::SYS_openat, &[READ_ONLY[1]]),
+    // musl's open(3).
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    when(libc::SYS_open, &[READ_ONLY[0]]),
+    always(libc::SYS_getdents64),
+    always(libc::SYS_pidfd_open),
+    always(libc::SYS_pidfd_send_signal),
+];
+
+/// Flags of open(2) and openat(2) without any that writes or makes something.
+const READ_ONLY: [Condition; 2] = [Bits(1, WRITING, 0), Bits(2, WRITING, 0)];
+const WRITING: u32 =
+    (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND).cast_unsigned();
 
 /// For files that others opened.
 const FILES: &[Rule<'_>] = &[
@@ -387,7 +424,11 @@ mod tests {
     #[test]
     fn both_compilers_decide_alike() {
         let signals = signals_of(OWN);
-        let Rules { refused, allowed } = rules(&WITH_ALL, &signals);
+        both_decide_alike(rules(&WITH_ALL, &signals), &signals);
+        both_decide_alike(rules_for_signals(&signals), &signals);
+    }
+
+    fn both_decide_alike(Rules { refused, allowed }: Rules<'_>, signals: &[Condition]) {
         let pairs = [
             (
                 ours(&refused, own::Otherwise::AllowAndRefuseThese),
@@ -405,7 +446,8 @@ mod tests {
             DEVICE_CONTROLS,
             THREAD,
             NOT_EXECUTABLE,
-            &signals,
+            &READ_ONLY,
+            signals,
         ]
         .concat()
         .iter()
@@ -470,6 +512,39 @@ mod tests {
                 SECCOMP_RET_KILL_PROCESS,
                 "{number}"
             );
+        }
+    }
+
+    #[test]
+    fn who_may_signal_may_not_look_inside() {
+        let signals = signals_of(OWN);
+        let Rules { refused, allowed } = rules_for_signals(&signals);
+        let refused = ours(&refused, own::Otherwise::AllowAndRefuseThese);
+        let allowed = ours(&allowed, own::Otherwise::EndTheProcess);
+        let verdict = |number: c_long, arguments: [u64; 6]| {
+            [&refused, &allowed]
+                .iter()
+                .all(|program| run(program, call(number), arguments) == SECCOMP_RET_ALLOW)
+        };
+        let cwd = u64::MAX - 99;
+        assert!(verdict(libc::SYS_openat, [cwd, 7, 0o2_000_000, 0, 0, 0]));
+        assert!(verdict(libc::SYS_pidfd_send_signal, [3, 9, 0, 0, 0, 0]));
+        for flags in [1, 2, 0o100, 0o1000, 0o2000] {
+            assert!(!verdict(libc::SYS_openat, [cwd, 7, flags, 0, 0, 0]));
+        }
+        for number in [
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_kill,
+            libc::SYS_execve,
+            libc::SYS_socket,
+            libc::SYS_setuid,
+            libc::SYS_readlinkat,
+            libc::SYS_setns,
+        ] {
+            assert!(!verdict(number, [0; 6]), "{number}");
         }
     }
 

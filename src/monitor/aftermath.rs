@@ -1,5 +1,5 @@
 //! What is left of a connection when it is over (OnDisconnect): the helper ends it as the user; a
-//! process of root's (`src/aftermath.rs`) ends what the helper may not, if the helper is still at it
+//! process that may (`src/aftermath.rs`) ends what the helper may not, if the helper is still at it
 //! a moment later.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::Monitor;
 use super::helpers::Helper;
-use super::host::Host;
+use super::host::{Host, Ids};
 use super::ids::Counter;
 use super::timers::Deadline;
 use crate::aftermath::has_ended;
@@ -95,6 +95,7 @@ impl Aftermath {
         };
         let whom = if self.in_chroot { c"all" } else { c"others" };
         let launched = launch(&Launch {
+            environment: &Ids::environment(Some(host.end_ids())),
             descriptors: &[self.opened.as_fd()],
             new_session: true,
             oom_score_adj: host.oom_score_adj,
@@ -164,8 +165,14 @@ impl Aftermaths {
         waiting.count() + running.count()
     }
 
-    /// A child was collected.
-    pub(super) fn collected(&mut self, pid: Pid) {
+    /// A child was collected; `failure` says how, where it did not end as it should.
+    pub(super) fn collected(&mut self, pid: Pid, failure: Option<&str>) {
+        let before = self.running.len();
         self.running.retain(|(running, _)| *running != pid);
+        if let Some(how) = failure
+            && self.running.len() < before
+        {
+            log::error!("OnDisconnect: the process that ends others failed: {how}");
+        }
     }
 }

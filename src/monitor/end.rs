@@ -276,11 +276,12 @@ impl Monitor {
                 }
                 continue;
             }
-            self.aftermaths.collected(pid);
-            if !self.debug_collected(pid, failure(status).as_deref())
+            let how = failure(status);
+            self.aftermaths.collected(pid, how.as_deref());
+            if !self.debug_collected(pid, how.as_deref())
                 && self.nets.was_dying(pid)
                 // Also of those that were let go: theirs is status 0.
-                && let Some(how) = failure(status)
+                && let Some(how) = how
             {
                 log::error!("net[{}]: {how}", pid.as_raw_nonzero());
             }

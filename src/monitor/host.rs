@@ -21,6 +21,7 @@ const DEBUG_ID: u32 = 64312;
 const DECOY_ID: u32 = 64313;
 const PASSWORD_ID: u32 = 64314;
 const NAME_ID: u32 = 64315;
+const END_ID: u32 = 64316;
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
@@ -132,7 +133,7 @@ impl Host {
 
     /// The ids of processes that talk to strangers: none of them may ever use the debug service.
     pub(super) fn is_confined_id(uid: u32) -> bool {
-        (NET_ID..=NAME_ID).contains(&uid)
+        (NET_ID..=END_ID).contains(&uid)
     }
 
     /// Whom a process that looks at a password becomes; there is none without root.
@@ -149,6 +150,14 @@ impl Host {
             uid: NAME_ID,
             gid: NAME_ID,
         })
+    }
+
+    /// Whom a process becomes that ends what a connection left behind; there is none without root.
+    pub(super) fn end_ids(&self) -> Ids {
+        Ids {
+            uid: END_ID,
+            gid: END_ID,
+        }
     }
 
     /// Whose rights the walk for an unknown user has.
@@ -252,6 +261,7 @@ mod tests {
             DECOY_ID,
             PASSWORD_ID,
             NAME_ID,
+            END_ID,
         ] {
             assert!(Host::is_confined_id(id), "{id}");
         }

@@ -13,7 +13,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::process::{Signal, WaitOptions, WaitStatus, getuid, kill_process, waitpid};
 
 /// Ids that nobody else has; not the server's own, so that one may run beside the tests.
-const TEST_ID: u32 = 64_391;
+pub const TEST_ID: u32 = 64_391;
 
 pub struct Net {
     launched: Launched,

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::launched::{Net, confined_id, is_root};
 
-fn status(pid: u32) -> BTreeMap<String, String> {
+pub fn status(pid: u32) -> BTreeMap<String, String> {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
         .lines()
