@@ -369,6 +369,9 @@ pub const UPGRADE_READY_TIME_MS: u64 = 20_000;
 /// How long after it was told to accept no more a `net` may say that it accepted something: it hears
 /// of that within a turn, and this process may be held up.
 pub const RETIRED_NET_ACCEPTS_MS: u64 = 10_000;
+/// How long a server that is to stop and serves nobody waits for what was accepted last, before it
+/// leaves that to another process: a `net` hears of the stop and ends within a millisecond.
+pub const LAST_ACCEPTS_MS: u64 = 250;
 /// How long a `net` that accepts no more may take to end with its last connection.
 pub const RETIRED_NET_TIME_MS: u64 = 2_000;
 

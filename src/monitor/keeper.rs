@@ -8,13 +8,16 @@
 #![allow(unsafe_code)] // Reason: fork has no safe interface.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::Monitor;
 use super::poller::{Poller, Source};
 use super::rundir::Mark;
+use crate::limits::LAST_ACCEPTS_MS;
 use crate::notify::Notifier;
 
 /// Who we are after a fork.
@@ -80,7 +83,8 @@ impl Monitor {
         self.close_debug(true);
         self.accept_no_more();
         self.settle_aftermaths();
-        if !self.serves_somebody() {
+        self.hear_last_accepts();
+        if !self.serves_somebody() && !self.expects_somebody() {
             return Split::Parent;
         }
         self.stop_worker();
@@ -103,6 +107,30 @@ impl Monitor {
                 }
                 Split::Parent
             }
+        }
+    }
+
+    /// Waits for the end of strangers' `net`, which was told to accept no more: what it has accepted is
+    /// on its way here. As soon as there is somebody to be kept, or it takes its time, the rest is the
+    /// keeper's.
+    fn hear_last_accepts(&mut self) {
+        let until = Instant::now() + Duration::from_millis(LAST_ACCEPTS_MS);
+        while !self.serves_somebody() && self.expects_somebody() {
+            let left = until.saturating_duration_since(Instant::now());
+            let retired = self.nets.iter().filter(|(_, net)| net.retired);
+            let (ids, mut set): (Vec<_>, Vec<_>) = retired
+                .map(|(id, net)| (id, PollFd::new(net.link(), PollFlags::IN)))
+                .unzip();
+            let limit = Timespec::try_from(left).ok();
+            if left.is_zero() || poll(&mut set, limit.as_ref()) == Ok(0) {
+                return;
+            }
+            let is_ready = |entry: &PollFd<'_>| !entry.revents().is_empty();
+            let ready: Vec<_> = set.iter().map(is_ready).collect();
+            for (id, _) in ids.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+                self.net_ready(id);
+            }
+            self.bury();
         }
     }
 

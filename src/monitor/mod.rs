@@ -387,9 +387,14 @@ impl Monitor {
         !self.connections.is_empty() || !self.farewells.is_empty()
     }
 
+    /// What a `net` that accepts no more accepted last may still be on its way: it ends when all it
+    /// had is over. Of one that is not our child, the link says so.
+    fn expects_somebody(&self) -> bool {
+        let mut nets = self.nets.iter();
+        nets.any(|(_, it)| it.retired && (self.is_keeper || !it.collected))
+    }
+
     fn is_finished(&self) -> bool {
-        // What a `net` that accepts no more accepted last may still be on its way.
-        let is_expecting = || self.nets.iter().any(|(_, it)| it.retired && !it.collected);
-        self.stopping && !self.serves_somebody() && !is_expecting()
+        self.stopping && !self.serves_somebody() && !self.expects_somebody()
     }
 }

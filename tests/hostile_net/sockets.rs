@@ -28,7 +28,40 @@ pub const TESTS: &[Test] = &[
         "one_that_should_accept_no_more_is_heard_and_ended",
         told_to_stop,
     ),
+    ("whoever_came_in_time_outlives_the_server", just_in_time),
 ];
+
+/// A server that is stopped, and a connection that its `net` accepted and has not told of: sshd would
+/// have forked for it by now. Once at once, and once when this process has long gone.
+fn just_in_time() {
+    for delay_ms in [0, 1000] {
+        let (mut world, mut puppet) = World::start(&Setting::default());
+        let (_client, accepted) = world.connect(&puppet);
+        let server = Pid::from_raw(i32::try_from(world.id()).unwrap()).unwrap();
+        kill_process(server, Signal::TERM).unwrap();
+        while !matches!(puppet.hear(0), Some((ToNet::StopAccepting, _))) {}
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        puppet.say_with(1, &NetToMonitor::Accept, &[&accepted]);
+        let answer = puppet.hear(1);
+        assert!(
+            matches!(answer, Some((ToNet::Accepted { .. }, _))),
+            "after {delay_ms} ms: {answer:?}"
+        );
+        let end = Instant::now() + PATIENCE;
+        while world.is_running() {
+            assert!(Instant::now() < end, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Whoever keeps the connection goes with it.
+        let closed = NetToMonitor::Closed {
+            reason: CloseReason::Ended,
+            detail: "".into(),
+            bytes: (0, 0),
+        };
+        puppet.say(1, &closed);
+        assert!(puppet.is_let_go());
+    }
+}
 
 /// What it accepted last is taken; without a connection it is given a moment to go.
 fn told_to_stop() {
