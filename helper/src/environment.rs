@@ -103,7 +103,8 @@ pub fn build(policy: &Policy, session: &SessionVariables<'_>) -> (Environment, V
     environment.set_all(&policy.environment, usize::MAX, &|name| {
         !is_about_connection(name)
     });
-    environment.set_if_any(b"TERM", term);
+    // As in sshd: a terminal without a name leaves TERM alone.
+    environment.set_if_any(b"TERM", term.filter(|term| !term.is_empty()));
     environment.set_if_any(b"DISPLAY", session.display);
     environment.set_all(&policy.key_environment, usize::MAX, &|_| true);
     if let Some(file) = session.file {
@@ -234,6 +235,18 @@ mod tests {
             ]
         );
         assert_eq!(complaints, b"Bad line 6 in ~/.ssh/environment\n");
+    }
+
+    #[test]
+    fn a_terminal_without_a_name_leaves_term_alone() {
+        let session = |term| SessionVariables {
+            terminal: Some((term, &b"/dev/pts/3"[..])),
+            ..SessionVariables::default()
+        };
+        let named = build(&Policy::default(), &session(b"vt100")).0;
+        assert_eq!(lines(&named), ["TERM=vt100", "SSH_TTY=/dev/pts/3"]);
+        let nameless = build(&Policy::default(), &session(b"")).0;
+        assert_eq!(lines(&nameless), ["SSH_TTY=/dev/pts/3"]);
     }
 
     #[test]
