@@ -175,7 +175,7 @@ fn tree(world: &World) {
 /// ForceCommand internal-sftp: files and nothing else.
 fn forced(world: &World) {
     let user = world.user();
-    let server = world.server(&[INTERNAL, "ForceCommand internal-sftp -d /tmp"]);
+    let server = world.server(&[INTERNAL, "ForceCommand internal-sftp -d /tmp # no shell"]);
     for remote in ["id", "internal-sftp", "sh -c id"] {
         let ran = clients::ssh_run(&server, &user, remote);
         assert_eq!(ran.code(), Some(1), "{remote}");

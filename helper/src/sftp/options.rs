@@ -63,6 +63,10 @@ impl Options {
         };
         let mut arguments = arguments.filter(|argument| !argument.is_empty());
         while let Some(argument) = arguments.next() {
+            // ForceCommand keeps comments, a shell passes over them, and OpenSSH's server stops here.
+            if argument.starts_with(b"#") {
+                break;
+            }
             let Some(letters) = argument.strip_prefix(b"-") else {
                 return Err(Refusal::Wrong("not an option", argument.to_vec()));
             };
@@ -173,6 +177,15 @@ mod tests {
 
     fn parse(line: &str) -> Result<Options, Refusal> {
         Options::parse(line.as_bytes().split(|&byte| byte == b' '))
+    }
+
+    #[test]
+    fn a_comment_ends_the_options() {
+        let options = parse("-R # -u 077 no shell for them").expect("options");
+        assert!(options.read_only && options.umask.is_none());
+        assert!(parse("# no shell for them").is_ok());
+        assert!(parse("no # comment").is_err());
+        assert!(parse("-d #1").is_ok_and(|it| it.start_directory == Some(b"#1".to_vec())));
     }
 
     #[test]
