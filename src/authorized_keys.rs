@@ -44,6 +44,8 @@ pub enum LineError {
     UnknownOption,
     /// An option without its value, with a bad value, or with bad quotes.
     BadOption(&'static str),
+    /// `principals=` where there is no authority: what it was meant to limit is not limited.
+    NoAuthority,
 }
 
 impl fmt::Display for LineError {
@@ -57,6 +59,9 @@ impl fmt::Display for LineError {
             Self::BadKey => f.write_str("its key is damaged"),
             Self::UnknownOption => f.write_str("has an unknown option"),
             Self::BadOption(name) => write!(f, "its option {name} is malformed"),
+            Self::NoAuthority => {
+                f.write_str("has an option that belongs to cert-authority lines of key files")
+            }
         }
     }
 }
@@ -83,6 +88,9 @@ pub fn parse_line(line: &[u8]) -> Result<Option<KeyLine>, LineError> {
     }
     let (options, rest) = split_options(line)?;
     let options = options::parse_options(options)?;
+    if options.principals.is_some() && !options.cert_authority {
+        return Err(LineError::NoAuthority);
+    }
     parse_key(skip_blanks(rest), options).map(Some)
 }
 
@@ -137,7 +145,11 @@ pub fn parse_principal(line: &[u8]) -> Result<Option<(KeyOptions, &[u8])>, LineE
     if name.iter().any(|byte| matches!(byte, b' ' | b'\t')) {
         return Err(LineError::NoPrincipal);
     }
-    options::parse_options(options).map(|options| Some((options, name)))
+    let options = options::parse_options(options)?;
+    if options.principals.is_some() || options.cert_authority {
+        return Err(LineError::NoAuthority);
+    }
+    Ok(Some((options, name)))
 }
 
 /// The key of a line that is a key and nothing before it; of a certificate the key that it is

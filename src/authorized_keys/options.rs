@@ -159,12 +159,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Parses options, separated by commas.
+/// Parses options, separated by commas. As in sshd, nothing between two commas is no option.
 pub(super) fn parse_options(text: &[u8]) -> Result<KeyOptions, LineError> {
     let mut options = KeyOptions::default();
     let mut rest = text;
     while !rest.is_empty() {
-        rest = parse_option(rest, &mut options)?;
+        if rest.first() != Some(&b',') {
+            rest = parse_option(rest, &mut options)?;
+        }
         match rest.split_first() {
             None => break,
             Some((b',', behind)) => rest = behind,

@@ -165,9 +165,30 @@ fn expiry_counts_from_its_second_on_and_the_earliest_wins() {
 fn unknown_options_give_no_key() {
     assert_eq!(key("no-such-option"), Err(LineError::UnknownOption));
     assert_eq!(key(r#"no-such-option="x""#), Err(LineError::UnknownOption));
-    assert_eq!(key("pty,,restrict"), Err(LineError::UnknownOption));
     assert_eq!(key("no-restrict"), Err(LineError::UnknownOption));
     assert_eq!(key("no-cert-authority"), Err(LineError::UnknownOption));
+}
+
+#[test]
+fn nothing_between_commas_is_no_option() {
+    for odd in [
+        "restrict,,pty",
+        ",restrict,pty",
+        "restrict,pty,",
+        ",,restrict,,pty,,",
+    ] {
+        let found = options(odd);
+        assert!(found.permit_pty && !found.permit_user_rc, "{odd}");
+    }
+    assert_eq!(key("restrict,,nothing"), Err(LineError::UnknownOption));
+}
+
+#[test]
+fn principals_need_an_authority_to_be_about() {
+    assert_eq!(key(r#"principals="alice""#), Err(LineError::NoAuthority));
+    for bad in [&b"principals=\"a\" ops"[..], b"cert-authority ops"] {
+        assert_eq!(parse_principal(bad), Err(LineError::NoAuthority));
+    }
 }
 
 #[test]
