@@ -3,7 +3,7 @@
 
 use super::lex::Line;
 use super::options::PubkeyAuthOptions;
-use super::settings::{several, tokens};
+use super::settings::{own_home, several, tokens};
 use super::value::{self, Parsed};
 use crate::authorized_keys::parse_time;
 
@@ -41,7 +41,7 @@ pub fn principals_file(text: &str) -> Parsed<Option<String>> {
         return Ok(None);
     };
     tokens(path, "%huU")?;
-    Ok(Some(path.to_owned()))
+    Ok(Some(own_home(path)))
 }
 
 /// What every security key's signature must say.

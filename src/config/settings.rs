@@ -409,6 +409,17 @@ pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
     std::path::absolute(&path).map_err(|error| format!("\"{text}\" is no path ({error})"))
 }
 
+/// A path with tokens: as in sshd, `~` is the home of whoever runs the server, `%h` the account's.
+pub(super) fn own_home(path: &str) -> String {
+    match (path.strip_prefix('~'), std::env::home_dir()) {
+        (Some(below), Some(home)) if below.starts_with('/') => {
+            let home = home.to_string_lossy().replace('%', "%%");
+            format!("{home}{below}")
+        }
+        _ => path.to_owned(),
+    }
+}
+
 fn path_or_none(text: &str) -> Parsed<Option<PathBuf>> {
     value::none_or(text).map(absolute).transpose()
 }
@@ -469,7 +480,7 @@ fn authorized_keys_files(line: &Line<'_>) -> Parsed<Vec<String>> {
             for file in files {
                 tokens(file, "%hHuU")?;
             }
-            Ok(files.to_vec())
+            Ok(files.iter().map(|file| own_home(file)).collect())
         }
         (1, 1) => Ok(Vec::new()),
         _ => Err("\"none\" stands alone".to_owned()),

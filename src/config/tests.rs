@@ -447,6 +447,23 @@ fn the_dump_of_a_configuration_gives_the_same_configuration() {
 }
 
 #[test]
+fn tilde_is_the_home_of_whoever_runs_the_server() {
+    let home = std::env::home_dir().unwrap();
+    let home = home.to_str().unwrap();
+    let options = global(
+        "AuthorizedKeysFile ~/keys/%u ~other/keys a~/b\nAuthorizedPrincipalsFile ~/p\nHostKey ~/h\n",
+    );
+    let first = format!("{home}/keys/%u");
+    assert_eq!(
+        options.authorized_keys_files,
+        [first.as_str(), "~other/keys", "a~/b"]
+    );
+    let principals = format!("{home}/p");
+    assert_eq!(options.authorized_principals_file, Some(principals));
+    assert_eq!(options.host_key_files, [PathBuf::from(home).join("h")]);
+}
+
+#[test]
 fn groups_are_asked_for_only_where_something_depends_on_them() {
     for (text, asked) in [
         ("", false),
