@@ -14,7 +14,7 @@ use super::settings::Settings;
 use super::value::AddressFamily;
 use crate::local_time;
 
-/// All implemented keywords. `settings` serves for what [`Options`] has no need to keep.
+/// All implemented keywords, and what is in force of some others. `settings` serves for what [`Options`] has no need to keep.
 pub fn dump(settings: &Settings, options: &Options) -> String {
     let mut out = Dump(String::new());
     out.listening(settings, options);
@@ -23,8 +23,21 @@ pub fn dump(settings: &Settings, options: &Options) -> String {
     out.sessions(options);
     out.logging(settings, options);
     out.own(settings, options);
+    for (keyword, value) in FIXED {
+        out.line(keyword, value);
+    }
     out.0
 }
+
+/// What holds whatever the file says, and what auditors look for in the output of `sshd -T`.
+const FIXED: [(&str, &str); 6] = [
+    ("fingerprinthash", "SHA256"),
+    ("gssapiauthentication", "no"),
+    ("hostbasedauthentication", "no"),
+    ("ignorerhosts", "yes"),
+    ("kerberosauthentication", "no"),
+    ("usepam", "no"),
+];
 
 struct Dump(String);
 

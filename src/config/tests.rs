@@ -447,6 +447,20 @@ fn the_dump_of_a_configuration_gives_the_same_configuration() {
 }
 
 #[test]
+fn a_dump_says_what_is_in_force_of_keywords_that_are_not_served() {
+    let found = loaded("UsePAM yes\nGSSAPIAuthentication yes\nHostbasedAuthentication yes\n");
+    let dump = found.config.dump(None);
+    for line in [
+        "usepam no\n",
+        "gssapiauthentication no\n",
+        "hostbasedauthentication no\n",
+    ] {
+        assert!(dump.contains(line), "{line}");
+    }
+    assert_eq!(loaded(&dump).warnings, Vec::<String>::new());
+}
+
+#[test]
 fn tilde_is_the_home_of_whoever_runs_the_server() {
     let home = std::env::home_dir().unwrap();
     let home = home.to_str().unwrap();
