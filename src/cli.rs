@@ -156,8 +156,8 @@ fn sftp_server() -> Option<ExitCode> {
     if arguments.iter().any(|argument| argument == "--help") {
         return None;
     }
-    let options = arguments.iter().map(|argument| argument.as_encoded_bytes());
-    let status = agent_helper::sftp::serve_alone(options);
+    let mut options = arguments.iter().map(|argument| argument.as_encoded_bytes());
+    let status = agent_helper::sftp::serve_alone(&mut options);
     Some(u8::try_from(status).map_or(ExitCode::FAILURE, Into::into))
 }
 

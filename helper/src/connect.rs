@@ -99,10 +99,16 @@ impl Race {
 
 /// Connects to a socket in the file system, which succeeds or fails at once.
 pub fn unix(path: &[u8]) -> Result<OwnedFd, Errno> {
-    let address = SocketAddrUnix::new(&*c_string(path)?)?;
+    let address = unix_address(path)?;
     let socket = stream(AddressFamily::UNIX)?;
     connect(&socket, &address)?;
     Ok(socket)
+}
+
+/// The address of a socket in the file system.
+#[inline(never)]
+pub fn unix_address(path: &[u8]) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(&*c_string(path)?)
 }
 
 /// Families in turn, in the order of the first address of each.

@@ -62,15 +62,17 @@ impl Display {
     }
 
     fn new(rules: &X11Rules, request: &X11Request, number: u32) -> Self {
-        let place = [&decimal(number), b".".as_slice(), &decimal(request.screen)].concat();
+        let system = uname();
         let (host, known_as) = if rules.localhost {
-            (b"localhost".to_vec(), b"unix".to_vec())
+            (b"localhost".as_slice(), b"unix".as_slice())
         } else {
-            let host = uname().nodename().to_bytes().to_vec();
-            (host.clone(), host)
+            let host = system.nodename().to_bytes();
+            (host, host)
         };
-        let name = [&host, b":".as_slice(), &place].concat();
-        let known_as = [&known_as, b":".as_slice(), &place].concat();
+        let (number, screen) = (decimal(number), decimal(request.screen));
+        let place = [b":".as_slice(), &number, b".", &screen].concat();
+        let name = [host, &place].concat();
+        let known_as = [known_as, &place].concat();
         let secrets = [&*request.protocol, b" ", &*request.cookie, b"\n"].concat();
         let commands = [
             b"remove ".as_slice(),

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::slice;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::OwnedFd;
@@ -50,8 +51,9 @@ pub struct Forwards {
     home: Bytes,
     agent: Option<AgentSocket>,
     display: Option<(u32, Display)>,
-    /// Names of interfaces.
-    tunnels: Vec<Vec<u8>>,
+    /// Names of interfaces with commas between, and how many.
+    tunnels: Vec<u8>,
+    tunnels_named: usize,
     resolver: Resolver,
     last_lookup: u32,
 }
@@ -105,6 +107,7 @@ impl Forwards {
             agent: None,
             display: None,
             tunnels: Vec::new(),
+            tunnels_named: 0,
             resolver: Resolver::None,
             last_lookup: 0,
         }
@@ -120,7 +123,9 @@ impl Forwards {
             ForwardRequest::Connect { number, to } => self.connect(number, to, peers),
             ForwardRequest::Listen { number, at } => self.listen(number, at, peers),
             ForwardRequest::StopListening { number } => {
-                self.files.retain(|(known, _)| *known != number);
+                while let Some(index) = self.files.iter().position(|(known, _)| *known == number) {
+                    self.files.swap_remove(index);
+                }
                 Ok(())
             }
             ForwardRequest::ListenAgent { number } => self.listen_agent(number, peers),
@@ -249,7 +254,7 @@ impl Forwards {
         let addresses = match (listen::addresses(bind, self.rules.family), &numeric) {
             (Some(addresses), _) => addresses,
             (None, Some(address)) if listen::fits(*address, self.rules.family) => {
-                core::slice::from_ref(address)
+                slice::from_ref(address)
             }
             (None, Some(_)) => return refuse_listener(peers, number),
             (None, None) if self.pending.len() >= CONNECTS_MAX => {
@@ -276,7 +281,7 @@ impl Forwards {
         match listen::unix(path, self.rules.bind_mask, self.rules.bind_unlink) {
             Ok((socket, file)) => {
                 self.files.push((number, file));
-                listening(peers, number, 0, &[&socket])
+                listening(peers, number, 0, slice::from_ref(&socket))
             }
             Err(errno) => {
                 let what = [b"cannot listen to path: ".as_slice(), &short(path)];
@@ -297,7 +302,7 @@ impl Forwards {
                 if let Some(errno) = failure {
                     peers.log(ERROR, &failed(b"AgentSocketPath", errno))?;
                 }
-                listening(peers, number, 0, &[&listener])
+                listening(peers, number, 0, slice::from_ref(&listener))
             }
             Err(errno) => {
                 peers.log(ERROR, &failed(b"agent socket", errno))?;
@@ -319,8 +324,7 @@ impl Forwards {
         match Display::open(rules, self.rules.family, request) {
             Ok((sockets, port, display)) => {
                 self.display = Some((request.session, display));
-                let sockets: Vec<&OwnedFd> = sockets.iter().collect();
-                listening(peers, number, port, &sockets)
+                    listening(peers, number, port, &sockets)
             }
             Err(errno) => {
                 peers.log(ERROR, &failed(b"X11 display", errno))?;
@@ -344,9 +348,7 @@ impl Forwards {
         match tunnel::open_device(mode, unit) {
             Ok((device, name)) => {
                 peers.log(INFO, &[b"tunnel device ".as_slice(), &name].concat())?;
-                if self.tunnels.len() < TUNNELS_NAMED_MAX {
-                    self.tunnels.push(name);
-                }
+                self.name_tunnel(&name);
                 connected(peers, number, &device)
             }
             Err(errno) => {
@@ -356,9 +358,19 @@ impl Forwards {
         }
     }
 
-    /// SSH_TUNNEL: interfaces of tunnels, in order, with commas between.
-    pub fn tunnels(&self) -> Option<Vec<u8>> {
-        (!self.tunnels.is_empty()).then(|| self.tunnels.join(&b','))
+    fn name_tunnel(&mut self, name: &[u8]) {
+        if self.tunnels_named < TUNNELS_NAMED_MAX {
+            if self.tunnels_named > 0 {
+                self.tunnels.push(b',');
+            }
+            self.tunnels.extend_from_slice(name);
+            self.tunnels_named += 1;
+        }
+    }
+
+    /// SSH_TUNNEL: interfaces of tunnels, in order, with commas between; empty: there are none.
+    pub fn tunnels(&self) -> &[u8] {
+        &self.tunnels
     }
 
     /// The display that was opened last, with its session's number; once.
@@ -560,7 +572,6 @@ fn listen_tcp<P: Peers>(
 ) -> Result<(), P::Error> {
     match listen::tcp(addresses, port) {
         Ok((sockets, bound)) => {
-            let sockets: Vec<&OwnedFd> = sockets.iter().collect();
             listening(peers, number, bound, &sockets)
         }
         Err(errno) => {
@@ -572,14 +583,14 @@ fn listen_tcp<P: Peers>(
 }
 
 fn connected<P: Peers>(peers: &mut P, number: u32, socket: &OwnedFd) -> Result<(), P::Error> {
-    say(peers, ForwardAnswer::Connected { number }, &[socket])
+    say(peers, ForwardAnswer::Connected { number }, slice::from_ref(socket))
 }
 
 fn listening<P: Peers>(
     peers: &mut P,
     number: u32,
     port: u16,
-    sockets: &[&OwnedFd],
+    sockets: &[OwnedFd],
 ) -> Result<(), P::Error> {
     say(peers, ForwardAnswer::Listening { number, port }, sockets)
 }
@@ -596,7 +607,7 @@ fn refuse_listener<P: Peers>(peers: &mut P, number: u32) -> Result<(), P::Error>
 fn say<P: Peers>(
     peers: &mut P,
     answer: ForwardAnswer,
-    descriptors: &[&OwnedFd],
+    descriptors: &[OwnedFd],
 ) -> Result<(), P::Error> {
     peers.to_net(&SessionToNet::Forward { answer }, descriptors)
 }

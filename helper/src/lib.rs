@@ -62,7 +62,7 @@ pub fn run(arguments: &[CString], mut title: Title) -> i32 {
             Some(build_id) => serve::serve(build_id, title),
             None => STATUS_USAGE,
         },
-        Some(b"sftp") => sftp::serve_alone(arguments),
+        Some(b"sftp") => sftp::serve_alone(&mut arguments),
         _ => STATUS_USAGE,
     }
 }

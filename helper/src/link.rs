@@ -47,14 +47,9 @@ const MAGIC: u32 = 0x3146_6741; // "AgF1", so that a stray datagram is recognise
 
 impl Header {
     fn encode(self) -> [u8; HEADER_BYTES] {
+        let words = [MAGIC, self.connection, self.total, self.offset];
         let mut bytes = [0; HEADER_BYTES];
-        for (slot, value) in
-            bytes
-                .chunks_exact_mut(4)
-                .zip([MAGIC, self.connection, self.total, self.offset])
-        {
-            slot.copy_from_slice(&value.to_le_bytes());
-        }
+        bytes.copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
         bytes
     }
 

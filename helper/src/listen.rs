@@ -10,10 +10,10 @@ use core::net::{Ipv6Addr, SocketAddr};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, statat, unlinkat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, bind, getsockname, listen, sockopt};
+use rustix::net::{AddressFamily, bind, getsockname, listen, sockopt};
 use rustix::process::umask;
 
-use crate::connect::{family, socket_address, stream};
+use crate::connect::{family, socket_address, stream, unix_address};
 use crate::forward_frame::{Address, Family};
 use crate::forward_policy::Bind;
 use crate::limits::{LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG};
@@ -132,7 +132,7 @@ impl Drop for UnixFile {
 /// Listens at `path`, for those whom `mask` leaves the right to write to it. `replace`: a socket
 /// that is there goes first; anything else stays.
 pub fn unix(path: &[u8], mask: u32, replace: bool) -> Result<(OwnedFd, UnixFile), Errno> {
-    let address = SocketAddrUnix::new(&*c_string(path)?)?;
+    let address = unix_address(path)?;
     if replace && identity(path).is_some() {
         remove(path);
     }

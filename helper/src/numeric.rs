@@ -66,7 +66,12 @@ fn v6(text: &[u8]) -> Option<[u8; 16]> {
         };
     }
     match gap {
-        Some(at) if count < GROUPS => groups.get_mut(at..)?.rotate_right(GROUPS - count),
+        // Behind the gap, from the last one on: where they come from is zero then.
+        Some(at) if count < GROUPS => {
+            for distance in 1..=count - at {
+                groups.swap(count - distance, GROUPS - distance);
+            }
+        }
         None if count == GROUPS => {}
         _ => return None,
     }

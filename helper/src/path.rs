@@ -31,7 +31,8 @@ pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno>
     }
     let mut links = 0;
     // Components still to come, the next one last.
-    let mut rest = components_reversed(path);
+    let mut rest = Vec::new();
+    push_components(path, &mut rest);
     let mut resolved: Vec<u8> = Vec::new();
     while let Some(component) = rest.pop() {
         match component.as_slice() {
@@ -64,7 +65,7 @@ pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno>
         } else {
             parent(&mut resolved);
         }
-        rest.extend(components_reversed(&target));
+        push_components(&target, &mut rest);
     }
     if resolved.is_empty() {
         resolved.push(b'/');
@@ -72,12 +73,13 @@ pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno>
     Ok(resolved)
 }
 
-fn components_reversed(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/')
-        .rev()
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect()
+/// Appends the components of `path`, the first one last.
+fn push_components(path: &[u8], rest: &mut Vec<Vec<u8>>) {
+    for name in path.rsplit(|&byte| byte == b'/') {
+        if !name.is_empty() {
+            rest.push(name.to_vec());
+        }
+    }
 }
 
 /// Cuts the last component off; `/` is the empty path here.

@@ -479,7 +479,7 @@ impl Helper {
     }
 
     #[inline(never)]
-    fn accept(&mut self, policy: Policy, socket: OwnedFd) -> Result<(), End> {
+    fn accept(&mut self, mut policy: Policy, socket: OwnedFd) -> Result<(), End> {
         // It runs with another's rights or nobody's: not past this point.
         self.end_reader();
         if let Err(error) = login::become_ready(&policy) {
@@ -493,7 +493,7 @@ impl Helper {
             .set(&[b"agent-helper: ".as_slice(), &policy.title].concat());
         self.links.net = Some(Link::new(socket));
         self.forwards = Some(Forwards::new(
-            policy.forwarding.clone(),
+            core::mem::take(&mut policy.forwarding),
             policy.identity.home.clone(),
         ));
         self.sessions = Some(Sessions::new(policy));
@@ -518,7 +518,7 @@ struct Links {
 impl Peers for Links {
     type Error = End;
 
-    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[&OwnedFd]) -> Result<(), End> {
+    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[OwnedFd]) -> Result<(), End> {
         let Some(net) = &self.net else { return Ok(()) };
         let mut borrowed = Vec::with_capacity(descriptors.len());
         borrowed.extend(descriptors.iter().map(|descriptor| descriptor.as_fd()));

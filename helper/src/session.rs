@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::slice;
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -39,8 +40,7 @@ pub trait Peers {
     /// Why a frame cannot be sent.
     type Error;
     /// Sends to the user's `net`.
-    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[&OwnedFd])
-    -> Result<(), Self::Error>;
+    fn to_net(&mut self, frame: &SessionToNet, descriptors: &[OwnedFd]) -> Result<(), Self::Error>;
     /// Sends to the monitor.
     fn to_monitor(&mut self, frame: &HelperToMonitor) -> Result<(), Self::Error>;
     /// Other descriptors of the links to the monitor and to `net`, for a child that is the SFTP
@@ -148,19 +148,20 @@ impl Sessions {
     }
 
     /// Programs that start from now on find the names of tunnel interfaces.
-    pub fn set_tunnels(&mut self, names: Option<Vec<u8>>) {
+    pub fn set_tunnels(&mut self, names: &[u8]) {
         const NAME: &[u8] = b"SSH_TUNNEL";
-        if let Some(names) = names {
-            let variables = &mut self.policy.environment;
-            variables.retain(|(name, _)| **name != *NAME);
-            variables.push((NAME.into(), names.into()));
+        let variables = &mut self.policy.environment;
+        match variables.iter_mut().find(|(name, _)| **name == *NAME) {
+            _ if names.is_empty() => {}
+            Some((_, value)) => *value = names.into(),
+            None => variables.push((NAME.into(), names.into())),
         }
     }
 
     /// The program of `number`, when it starts, finds this display.
     pub fn set_display(&mut self, number: u32, display: Display) {
         if self.displays.len() < SESSIONS_MAX {
-            self.displays.retain(|(known, _)| *known != number);
+            drop(self.take_display(number));
             self.displays.push((number, display));
         }
     }
@@ -258,20 +259,25 @@ impl Sessions {
 
     /// The SFTP servers that run.
     pub fn built_in(&self) -> Vec<Pid> {
-        self.list
-            .iter()
-            .filter_map(|session| session.process.as_ref())
-            .filter(|process| process.built_in)
-            .map(|process| process.pid)
-            .collect()
+        self.processes(&|process| process.built_in)
     }
 
     /// The programs that run, each the leader of a group.
     pub fn leaders(&self) -> Vec<Pid> {
-        self.list
-            .iter()
-            .filter_map(|session| Some(session.process.as_ref()?.pid))
-            .collect()
+        self.processes(&|_| true)
+    }
+
+    #[inline(never)]
+    fn processes(&self, are_wanted: &dyn Fn(&Process) -> bool) -> Vec<Pid> {
+        let mut pids = Vec::new();
+        for session in &self.list {
+            if let Some(process) = &session.process
+                && are_wanted(process)
+            {
+                pids.push(process.pid);
+            }
+        }
+        pids
     }
 
     fn find(&self, number: u32) -> Option<usize> {
@@ -367,7 +373,7 @@ impl Sessions {
                 let _ = terminal::set_size(&slave, &wish.size);
                 peers.to_net(
                     &SessionToNet::TerminalOpened { session: number },
-                    &[&master],
+                    slice::from_ref(&master),
                 )?;
                 session.terminal = TerminalState::Open {
                     slave,
@@ -468,7 +474,6 @@ impl Sessions {
                 let pid = process.pid.as_raw_pid().cast_unsigned();
                 session.process = Some(process);
                 let id = session.id;
-                let ours: Vec<&OwnedFd> = ours.iter().collect();
                 peers.to_net(
                     &SessionToNet::Started {
                         session: number,
@@ -595,17 +600,16 @@ fn launch(
     links: Option<[OwnedFd; 2]>,
 ) -> Result<(Process, Vec<OwnedFd>), Errno> {
     let terminal = core::mem::replace(&mut session.terminal, TerminalState::None);
-    let mut ours = Vec::new();
-    let (standard, terminal) = match terminal {
+    let (standard, terminal, ours) = match terminal {
         TerminalState::Open { slave, path, term } => {
-            (Standard::Terminal(slave), Some((term, path)))
+            (Standard::Terminal(slave), Some((term, path)), Vec::new())
         }
         TerminalState::None | TerminalState::Asked(_) => {
             let (input, our_input) = pipe_with(PipeFlags::CLOEXEC)?;
             let (our_output, output) = pipe_with(PipeFlags::CLOEXEC)?;
             let (our_errors, errors) = pipe_with(PipeFlags::CLOEXEC)?;
-            ours.extend([our_input, our_output, our_errors]);
-            (Standard::Pipes(input, output, errors), None)
+            let ours = Vec::from([our_input, our_output, our_errors]);
+            (Standard::Pipes(input, output, errors), None, ours)
         }
     };
     let info = &*policy.auth_info;

@@ -5,8 +5,9 @@
 //! [`relocate`] has run. Sources: the ELF specification, the ABI supplements' initial stack.
 #![allow(unsafe_code)] // the bare start of a process
 
+use alloc::ffi::CString;
 use alloc::vec::Vec;
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 
 use agent_helper::heap::Heap;
 use agent_helper::sys;
@@ -24,20 +25,17 @@ unsafe extern "C" fn entry(stack: *const usize, image: usize, dynamic: *const [u
     // SAFETY: the initial stack holds argc, argc pointers to NUL-ended strings and a NULL, all of
     // them valid as long as the process lives. Only `Title` writes there, and it is made last.
     let (arguments, title) = unsafe {
-        let argv = stack.add(1).cast::<*const core::ffi::c_char>();
-        let arguments: Vec<&CStr> = (0..*stack)
-            .map(|index| CStr::from_ptr(*argv.add(index)))
-            .collect();
-        let copies: Vec<alloc::ffi::CString> = arguments.iter().map(|&text| text.into()).collect();
-        let area = match (arguments.first(), arguments.last()) {
-            (Some(first), Some(last)) => {
-                let start = first.as_ptr().cast_mut().cast::<u8>();
-                let end = last.as_ptr() as usize + last.count_bytes() + 1;
-                Title::of_area(start, end.saturating_sub(start as usize))
-            }
-            _ => Title::none(),
-        };
-        (copies, area)
+        let argv = stack.add(1).cast::<*mut c_char>();
+        let mut arguments: Vec<CString> = Vec::new();
+        let mut end = *argv;
+        for index in 0..*stack {
+            let argument = CStr::from_ptr(*argv.add(index));
+            end = (*argv.add(index)).add(argument.count_bytes() + 1);
+            arguments.push(argument.into());
+        }
+        // The kernel lays them out one behind the other.
+        let len = end.addr().saturating_sub((*argv).addr());
+        (arguments, Title::of_area((*argv).cast(), len))
     };
     sys::exit(agent_helper::run(&arguments, title))
 }

@@ -98,7 +98,7 @@ fn logs_files(policy: &Policy) -> bool {
         let mut words = line.split(|&byte| byte == b' ' || byte == b'\t');
         let program = words.next().unwrap_or_default();
         (program == b"internal-sftp" || program.ends_with(b"/sftp-server"))
-            && Options::parse(words).is_ok_and(|options| options.log_level >= LOG_LEVEL_INFO)
+            && Options::parse(&mut words).is_ok_and(|options| options.log_level >= LOG_LEVEL_INFO)
     })
 }
 

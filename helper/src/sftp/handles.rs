@@ -95,17 +95,13 @@ impl Handles {
         self.place(name)?.open.take()
     }
 
-    /// Takes a file out for a moment; [`Self::put_back`] follows.
-    pub fn take(&mut self, name: HandleName) -> Option<Open> {
-        self.file(name)?;
-        self.remove(name)
-    }
-
-    /// Puts back what [`Self::take`] took.
-    pub fn put_back(&mut self, name: HandleName, open: Open) {
-        if let Some(place) = self.place(name) {
-            place.open = Some(open);
-        }
+    /// What two different names stand for, if both are files.
+    pub fn two_files(&mut self, one: HandleName, other: HandleName) -> Option<[&mut Open; 2]> {
+        self.file(one)?;
+        self.file(other)?;
+        let places = [place_index(one?)?, place_index(other?)?];
+        let [one, other] = self.places.get_disjoint_mut(places).ok()?;
+        Some([one.open.as_mut()?, other.open.as_mut()?])
     }
 
     /// Takes anything out of the table, at the end.
@@ -120,11 +116,13 @@ impl Handles {
 
     fn place(&mut self, name: HandleName) -> Option<&mut Place> {
         let name = name?;
-        let place = self
-            .places
-            .get_mut(usize::try_from(name & PLACE_MASK).ok()?)?;
+        let place = self.places.get_mut(place_index(name)?)?;
         (place.uses.wrapping_sub(1) & PLACE_MASK == name >> PLACE_BITS).then_some(place)
     }
+}
+
+fn place_index(name: u32) -> Option<usize> {
+    usize::try_from(name & PLACE_MASK).ok()
 }
 
 /// How many handles a client may count on, for limits@openssh.com; 0 where nobody knows.

@@ -47,7 +47,7 @@ impl Sink {
     pub fn syslog(name: &'static [u8], facility: u8) -> Option<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
-        connect(&socket, &SocketAddrUnix::new("/dev/log").ok()?).ok()?;
+        connect(&socket, &SocketAddrUnix::new(c"/dev/log").ok()?).ok()?;
         Some(Self::Syslog(Syslog {
             socket,
             name,

@@ -126,12 +126,10 @@ fn mode_text(stat: &Stat) -> [u8; 10] {
         FileType::Unknown => b'?',
     };
     let mut text = [kind; 10];
-    for (index, (place, letter)) in text.iter_mut().skip(1).zip(*b"rwxrwxrwx").enumerate() {
-        *place = if mode & (0o400 >> index) == 0 {
-            b'-'
-        } else {
-            letter
-        };
+    let mut bit = 0o400;
+    for (place, letter) in text.iter_mut().skip(1).zip(b"rwxrwxrwx") {
+        *place = if mode & bit == 0 { b'-' } else { *letter };
+        bit >>= 1;
     }
     for (place, bit, executable, other) in [
         (3, 0o4000, b's', b'S'),

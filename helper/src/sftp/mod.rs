@@ -60,10 +60,10 @@ pub struct Session<'a> {
 
 /// Serves a session on standard input and output; gives the exit status.
 pub fn serve_session(session: Session<'_>) -> i32 {
-    let words = session
+    let mut words = session
         .arguments
         .split(|&byte| byte == b' ' || byte == b'\t');
-    let options = match Options::parse(words) {
+    let options = match Options::parse(&mut words) {
         Ok(options) => options,
         Err(refusal) => return refuse(&refusal),
     };
@@ -89,7 +89,7 @@ pub fn serve_session(session: Session<'_>) -> i32 {
 }
 
 /// Serves standard input and output as a program of its own; gives the exit status.
-pub fn serve_alone<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> i32 {
+pub fn serve_alone<'a>(arguments: &mut dyn Iterator<Item = &'a [u8]>) -> i32 {
     let options = match Options::parse(arguments) {
         Ok(options) => options,
         Err(refusal) => return refuse(&refusal),
@@ -158,7 +158,7 @@ fn expand(text: &[u8], account: &Account) -> Option<Vec<u8>> {
 }
 
 /// Says why the server does not start; gives the exit status.
-fn refuse(refusal: &Refusal) -> i32 {
+fn refuse(refusal: &Refusal<'_>) -> i32 {
     let (to, text, status) = match refusal {
         Refusal::Help => (sys::standard_error(), USAGE.to_vec(), 1),
         Refusal::Requests => {

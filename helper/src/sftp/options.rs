@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::slice;
 
 use super::request::Kind;
 use crate::text::word_position;
@@ -29,13 +30,13 @@ pub struct Options {
 
 /// Why the server does not start.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Refusal<'a> {
     /// -h.
     Help,
     /// -Q requests.
     Requests,
     /// What is wrong, and with which argument.
-    Wrong(&'static str, Vec<u8>),
+    Wrong(&'static str, &'a [u8]),
 }
 
 /// sftp-server(8)'s words for -h.
@@ -56,7 +57,7 @@ const LEVEL_DEFAULT: u8 = 1;
 
 impl Options {
     /// Reads the arguments behind the program's name.
-    pub fn parse<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Result<Self, Refusal> {
+    pub fn parse<'a>(arguments: &mut dyn Iterator<Item = &'a [u8]>) -> Result<Self, Refusal<'a>> {
         let mut options = Self {
             log_level: LEVEL_DEFAULT,
             ..Self::default()
@@ -68,12 +69,12 @@ impl Options {
                 break;
             }
             let Some(letters) = argument.strip_prefix(b"-") else {
-                return Err(Refusal::Wrong("not an option", argument.to_vec()));
+                return Err(Refusal::Wrong("not an option", argument));
             };
             if letters == b"-" {
                 continue;
             }
-            for (index, &letter) in letters.iter().enumerate() {
+            for (index, letter) in letters.iter().enumerate() {
                 if options.take_switch(letter)? {
                     continue;
                 }
@@ -84,9 +85,8 @@ impl Options {
                 } else {
                     Some(rest)
                 };
-                let value =
-                    value.ok_or_else(|| Refusal::Wrong("a value is missing", argument.to_vec()))?;
-                options.take_value(letter, value)?;
+                let value = value.ok_or(Refusal::Wrong("a value is missing", argument))?;
+                options.take_value(*letter, value)?;
                 break;
             }
         }
@@ -94,7 +94,7 @@ impl Options {
     }
 
     /// True where `letter` takes no value.
-    fn take_switch(&mut self, letter: u8) -> Result<bool, Refusal> {
+    fn take_switch<'a>(&mut self, letter: &'a u8) -> Result<bool, Refusal<'a>> {
         match letter {
             b'R' => self.read_only = true,
             b'e' => self.log_to_stderr = true,
@@ -102,13 +102,16 @@ impl Options {
             b'c' => {}
             b'h' => return Err(Refusal::Help),
             b'd' | b'f' | b'l' | b'P' | b'p' | b'Q' | b'u' => return Ok(false),
-            letter => return Err(Refusal::Wrong("an unknown option", alloc::vec![letter])),
+            letter => {
+                let letter = slice::from_ref(letter);
+                return Err(Refusal::Wrong("an unknown option", letter));
+            }
         }
         Ok(true)
     }
 
-    fn take_value(&mut self, letter: u8, value: &[u8]) -> Result<(), Refusal> {
-        let wrong = |what| Refusal::Wrong(what, value.to_vec());
+    fn take_value<'a>(&mut self, letter: u8, value: &'a [u8]) -> Result<(), Refusal<'a>> {
+        let wrong = |what| Refusal::Wrong(what, value);
         match letter {
             b'd' => self.start_directory = Some(value.to_vec()),
             b'u' => self.umask = Some(octal(value).ok_or_else(|| wrong("not an octal umask"))?),
@@ -139,7 +142,7 @@ impl Options {
 
 /// A list of names of requests. A name that is none is an error: in a list of what is denied, a
 /// slip of the pen would permit.
-fn requests(list: &[u8]) -> Result<u32, Refusal> {
+fn requests(list: &[u8]) -> Result<u32, Refusal<'_>> {
     let mut bits = 0;
     for name in list
         .split(|&byte| byte == b',')
@@ -147,7 +150,7 @@ fn requests(list: &[u8]) -> Result<u32, Refusal> {
     {
         let (kind, _) = Kind::all()
             .find(|(_, known)| *known == name)
-            .ok_or_else(|| Refusal::Wrong("an unknown request", name.to_vec()))?;
+            .ok_or(Refusal::Wrong("an unknown request", name))?;
         bits |= 1 << (kind as u32);
     }
     Ok(bits)
@@ -175,8 +178,8 @@ fn octal(text: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Options, Refusal> {
-        Options::parse(line.as_bytes().split(|&byte| byte == b' '))
+    fn parse(line: &str) -> Result<Options, Refusal<'_>> {
+        Options::parse(&mut line.as_bytes().split(|&byte| byte == b' '))
     }
 
     #[test]

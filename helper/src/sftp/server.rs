@@ -440,52 +440,26 @@ impl Server {
     }
 
     fn copy(&mut self, id: u32, request: &Request<'_>, client: BorrowedFd<'_>) {
-        let (from, to) = (request.handle, request.to);
-        // Two places of one table cannot both be borrowed; the target steps out meanwhile.
-        let status = match (self.handles.take(from), self.handles.take(to)) {
-            (Some(mut source), Some(mut target)) => {
-                self.log.line(
-                    3,
-                    &[
-                        b"copy-data \"",
-                        &source.path,
-                        b"\" to \"",
-                        &target.path,
-                        b"\"",
-                    ],
-                );
-                let (status, copied) = Copy {
-                    from: &source.descriptor,
-                    from_offset: request.offset,
-                    length: request.length,
-                    to: &target.descriptor,
-                    to_offset: request.to_offset,
-                    client,
-                }
-                .run();
-                self.log.event(
-                    FileOperation::Copy,
-                    (&source.path, &target.path),
-                    status,
-                    (copied, copied),
-                );
-                source.read_bytes += copied;
-                target.written_bytes += copied;
-                self.handles.put_back(from, source);
-                self.handles.put_back(to, target);
-                status
-            }
+        let Some([source, target]) = self.handles.two_files(request.handle, request.to) else {
             // One handle for both, or a handle that is none.
-            (source, target) => {
-                if let Some(source) = source {
-                    self.handles.put_back(from, source);
-                }
-                if let Some(target) = target {
-                    self.handles.put_back(to, target);
-                }
-                Status::Failure
-            }
+            return self.status(id, Status::Failure);
         };
+        let paths = (source.path.as_slice(), target.path.as_slice());
+        let line: [&[u8]; 5] = [b"copy-data \"", paths.0, b"\" to \"", paths.1, b"\""];
+        self.log.line(3, &line);
+        let (status, copied) = Copy {
+            from: &source.descriptor,
+            from_offset: request.offset,
+            length: request.length,
+            to: &target.descriptor,
+            to_offset: request.to_offset,
+            client,
+        }
+        .run();
+        self.log
+            .event(FileOperation::Copy, paths, status, (copied, copied));
+        source.read_bytes += copied;
+        target.written_bytes += copied;
         self.status(id, status);
     }
 }

@@ -90,11 +90,12 @@ pub fn fork() -> Result<Forked, Errno> {
 /// Replaces the process by `path`; returns only the reason why not.
 pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([ptr::null()])
-            .collect()
+        let mut pointers = Vec::with_capacity(strings.len() + 1);
+        for string in strings {
+            pointers.push(string.as_ptr());
+        }
+        pointers.push(ptr::null());
+        pointers
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     // SAFETY: the three pointers are to NUL-ended strings and NULL-ended lists of such, all alive.
@@ -241,26 +242,31 @@ pub fn close(descriptor: OwnedFd) -> Result<(), Errno> {
 /// Closes every descriptor but `kept` and 0 to 2; for a forked child, whose other values of
 /// descriptors must not be used or dropped any more: it ends in [`execute`] or [`exit`].
 pub fn keep_only<const N: usize>(kept: [OwnedFd; N]) -> Result<[OwnedFd; N], Errno> {
-    let behind = FIRST_SESSION_NUMBER + RawFd::try_from(N).unwrap_or(0);
-    let mut number = FIRST_SESSION_NUMBER;
+    let mut numbers = kept.map(IntoRawFd::into_raw_fd);
+    move_to_front(&mut numbers)?;
+    // SAFETY: they are open and stand for what was `kept`, which no other value does any more.
+    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Gives the descriptors behind `numbers` the first numbers of a session, and closes all others.
+fn move_to_front(numbers: &mut [RawFd]) -> Result<(), Errno> {
+    let behind = FIRST_SESSION_NUMBER + RawFd::try_from(numbers.len()).unwrap_or(0);
     // Out of the way of all targets first, then onto them. Their old numbers are closed below, or
-    // stand for a target by now: no value of them is dropped.
-    let mut moved = Vec::with_capacity(N);
-    for descriptor in kept {
-        moved.push(rustix::io::fcntl_dupfd_cloexec(&descriptor, behind)?);
-        core::mem::forget(descriptor);
+    // stand for a target by now.
+    for number in numbers.iter_mut() {
+        // SAFETY: the caller passes open descriptors.
+        let old = unsafe { BorrowedFd::borrow_raw(*number) };
+        *number = rustix::io::fcntl_dupfd_cloexec(old, behind)?.into_raw_fd();
     }
-    let mut targets = Vec::with_capacity(N);
-    for descriptor in moved {
-        // SAFETY: dup3 onto a number that no value we still use stands for; see above.
-        let mut target = unsafe { OwnedFd::from_raw_fd(number) };
-        rustix::io::dup3(&descriptor, &mut target, rustix::io::DupFlags::CLOEXEC)?;
-        core::mem::forget(descriptor);
-        targets.push(target);
-        number += 1;
+    for (number, target) in numbers.iter_mut().zip(FIRST_SESSION_NUMBER..) {
+        // SAFETY: it was made above; dup3 onto a number that no value we still use stands for.
+        let (moved, mut target) =
+            unsafe { (BorrowedFd::borrow_raw(*number), OwnedFd::from_raw_fd(target)) };
+        rustix::io::dup3(moved, &mut target, rustix::io::DupFlags::CLOEXEC)?;
+        *number = target.into_raw_fd();
     }
     close_from(behind);
-    targets.try_into().map_err(|_| Errno::INVAL)
+    Ok(())
 }
 
 /// Closes every descriptor from `first` on; for a forked child, as [`keep_only`].
