@@ -152,14 +152,18 @@ fn build(directory: &Path, target_directory: &Path) -> Vec<u8> {
         "-Crelocation-model=pie",
         // Tables of few jumps are larger than the comparisons that they replace.
         "-Cllvm-args=-min-jump-table-entries=10",
-        // In the order with the fewest jumps between.
+        // Blocks of code in the order with the fewest jumps between, and no copies of their ends.
         "-Cllvm-args=-apply-ext-tsp-for-size=true",
+        "-Cllvm-args=-disable-early-taildup",
+        "-Cllvm-args=-tail-merge-size=2",
         // What is cheap is made anew where it is needed. Made ahead, it takes up a register that then is
         // saved and restored.
         "-Cllvm-args=-disable-machine-licm",
         "-Cllvm-args=-disable-constant-hoisting",
         "-Cllvm-args=-enable-pre=false",
         "-Cllvm-args=-enable-load-pre=false",
+        "-Cllvm-args=-disable-lsr",
+        "-Cllvm-args=-split-spill-mode=size",
     ];
     if target.contains("musl") {
         // Otherwise rustc puts musl's start files and -lc on the link line; this program has neither.

@@ -9,14 +9,15 @@
 use alloc::vec::Vec;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, Mode, mkdirat, renameat, symlinkat, unlinkat};
+use rustix::fs::{Mode, mkdir};
 use rustix::io::Errno;
 use rustix::process::getpid;
 
 use crate::connect;
 use crate::limits::AGENT_LINKS_MAX;
 use crate::listen::{self, UnixFile};
-use crate::path::read_link;
+use crate::path::{read_link, remove};
+use crate::sftp::change::{make_symbolic_link, remove_directory, rename_over};
 use crate::sys::now_ms;
 use crate::text::{c_string, decimal};
 
@@ -87,7 +88,7 @@ impl AgentSocket {
         if newest == self.path {
             let _ = match earlier.and_then(living) {
                 Some(earlier) => set_link(link, &earlier),
-                None => remove(link, AtFlags::empty()),
+                None => remove(link),
             };
             return;
         }
@@ -97,7 +98,7 @@ impl AgentSocket {
                 Ok(next) if next == self.path => {
                     let _ = match &earlier {
                         Some(earlier) => set_link(&note, earlier),
-                        None => remove(&note, AtFlags::empty()),
+                        None => remove(&note),
                     };
                     return;
                 }
@@ -118,8 +119,8 @@ impl Drop for AgentSocket {
             self.give_link_back(&link);
         }
         self.file = None;
-        let _ = remove(&self.earlier(), AtFlags::empty());
-        let _ = remove(&self.directory, AtFlags::REMOVEDIR);
+        let _ = remove(&self.earlier());
+        let _ = remove_directory(&self.directory);
     }
 }
 
@@ -154,7 +155,7 @@ fn directory(base: &[u8]) -> Result<Vec<u8>, Errno> {
             path.extend(DIGITS.get(digit));
             rest /= 32;
         }
-        match mkdirat(CWD, &*c_string(&path)?, Mode::from_raw_mode(0o700)) {
+        match mkdir(&*c_string(&path)?, Mode::from_raw_mode(0o700)) {
             Ok(()) => return Ok(path),
             Err(Errno::EXIST) => number = number.wrapping_mul(6_364_136_223_846_793_005) + 1,
             Err(errno) => return Err(errno),
@@ -166,16 +167,12 @@ fn directory(base: &[u8]) -> Result<Vec<u8>, Errno> {
 /// Makes `path` a link to `target`, in one step for whoever looks.
 fn set_link(path: &[u8], target: &[u8]) -> Result<(), Errno> {
     let pid = decimal(getpid().as_raw_pid().cast_unsigned());
-    let new = c_string(&[path, b".", &pid].concat())?;
-    let _ = unlinkat(CWD, &*new, AtFlags::empty());
-    symlinkat(&*c_string(target)?, CWD, &*new)?;
-    renameat(CWD, &*new, CWD, &*c_string(path)?).inspect_err(|_| {
-        let _ = unlinkat(CWD, &*new, AtFlags::empty());
+    let new = [path, b".", &pid].concat();
+    let _ = remove(&new);
+    make_symbolic_link(target, &new)?;
+    rename_over(&new, path).inspect_err(|_| {
+        let _ = remove(&new);
     })
-}
-
-fn remove(path: &[u8], flags: AtFlags) -> Result<(), Errno> {
-    unlinkat(CWD, &*c_string(path)?, flags)
 }
 
 #[cfg(test)]

@@ -57,9 +57,7 @@ impl AuthInfo {
 
 impl Drop for AuthInfo {
     fn drop(&mut self) {
-        if let Ok(path) = c_string(&self.path) {
-            let _ = rustix::fs::unlink(&*path);
-        }
+        let _ = crate::path::remove(&self.path);
     }
 }
 

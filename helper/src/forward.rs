@@ -324,7 +324,7 @@ impl Forwards {
         match Display::open(rules, self.rules.family, request) {
             Ok((sockets, port, display)) => {
                 self.display = Some((request.session, display));
-                    listening(peers, number, port, &sockets)
+                listening(peers, number, port, &sockets)
             }
             Err(errno) => {
                 peers.log(ERROR, &failed(b"X11 display", errno))?;
@@ -571,9 +571,7 @@ fn listen_tcp<P: Peers>(
     peers: &mut P,
 ) -> Result<(), P::Error> {
     match listen::tcp(addresses, port) {
-        Ok((sockets, bound)) => {
-            listening(peers, number, bound, &sockets)
-        }
+        Ok((sockets, bound)) => listening(peers, number, bound, &sockets),
         Err(errno) => {
             let what = [b"cannot listen to port: ".as_slice(), &decimal(port.into())];
             peers.log(ERROR, &failed(&what.concat(), errno))?;
@@ -583,7 +581,11 @@ fn listen_tcp<P: Peers>(
 }
 
 fn connected<P: Peers>(peers: &mut P, number: u32, socket: &OwnedFd) -> Result<(), P::Error> {
-    say(peers, ForwardAnswer::Connected { number }, slice::from_ref(socket))
+    say(
+        peers,
+        ForwardAnswer::Connected { number },
+        slice::from_ref(socket),
+    )
 }
 
 fn listening<P: Peers>(

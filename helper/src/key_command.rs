@@ -117,8 +117,8 @@ fn run(request: &Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
 
 /// A command that others than root can replace would let them in as anybody.
 fn check_path(request: &Request<'_>, path: &[u8]) -> Result<(), Vec<u8>> {
-    let real = canonical(path).map_err(|_| b"does not exist or is not reachable".to_vec())?;
-    let found = stat(&real).map_err(|_| b"does not exist or is not reachable".to_vec())?;
+    let found = canonical(path).and_then(|real| Ok((stat(&real)?, real)));
+    let (found, real) = found.map_err(|_| b"does not exist or is not reachable".to_vec())?;
     if file_type(&found) != FileType::RegularFile {
         return Err(b"is not a regular file".to_vec());
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv6Addr, SocketAddr};
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, statat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, bind, getsockname, listen, sockopt};
 use rustix::process::umask;
@@ -17,6 +17,7 @@ use crate::connect::{family, socket_address, stream, unix_address};
 use crate::forward_frame::{Address, Family};
 use crate::forward_policy::Bind;
 use crate::limits::{LISTEN_ADDRESSES_MAX, LISTEN_BACKLOG};
+use crate::path::remove;
 use crate::text::c_string;
 
 /// IPv4 first.
@@ -124,7 +125,7 @@ impl UnixFile {
 impl Drop for UnixFile {
     fn drop(&mut self) {
         if identity(&self.path) == Some(self.identity) {
-            remove(&self.path);
+            let _ = remove(&self.path);
         }
     }
 }
@@ -134,7 +135,7 @@ impl Drop for UnixFile {
 pub fn unix(path: &[u8], mask: u32, replace: bool) -> Result<(OwnedFd, UnixFile), Errno> {
     let address = unix_address(path)?;
     if replace && identity(path).is_some() {
-        remove(path);
+        let _ = remove(path);
     }
     let socket = stream(AddressFamily::UNIX)?;
     let before = umask(Mode::from_raw_mode(mask));
@@ -156,12 +157,6 @@ fn identity(path: &[u8]) -> Option<(u64, u64)> {
     let found = statat(CWD, &*path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
     is_socket.then_some((found.st_dev, found.st_ino))
-}
-
-fn remove(path: &[u8]) {
-    if let Ok(path) = c_string(path) {
-        let _ = unlinkat(CWD, &*path, AtFlags::empty());
-    }
 }
 
 /// The umask is the process's: tests that make sockets, or look at modes, take turns. (The helper has

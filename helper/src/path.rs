@@ -104,6 +104,12 @@ pub fn open(path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     )
 }
 
+/// unlink(2).
+#[inline(never)]
+pub fn remove(path: &[u8]) -> Result<(), Errno> {
+    rustix::fs::unlink(&*c_string(path)?)
+}
+
 /// Where a symbolic link points.
 #[inline(never)]
 pub fn read_link(path: &[u8]) -> Result<Vec<u8>, Errno> {

@@ -213,19 +213,12 @@ impl<T: Wire> Wire for Vec<T> {
     }
     #[inline(never)]
     fn get(reader: &mut WireReader<'_>) -> Self {
-        let count = get_len(reader);
-        // Every encoding takes at least one byte, so a larger count is a lie; and capacity is not
-        // reserved on the word of the sender.
+        // Capacity is not reserved on the word of the sender.
         let mut items = Vec::new();
-        if count > reader.left() {
-            reader.fail(WireError::Truncated);
-            return items;
-        }
-        for _ in 0..count {
-            if reader.error.is_some() {
-                break;
-            }
+        let mut left = get_count(reader);
+        while left > 0 && reader.error.is_none() {
             items.push(T::get(reader));
+            left -= 1;
         }
         items
     }
@@ -311,6 +304,18 @@ fn put_len(len: usize, out: &mut Vec<u8>) {
 fn get_len(reader: &mut WireReader<'_>) -> usize {
     // Saturates: more than any frame holds.
     usize::try_from(u32::get(reader)).unwrap_or(usize::MAX)
+}
+
+/// Takes the count of a list. Every encoding takes at least one byte, so a larger count than there are
+/// bytes is a lie.
+#[inline(never)]
+fn get_count(reader: &mut WireReader<'_>) -> usize {
+    let count = get_len(reader);
+    if count > reader.left() {
+        reader.fail(WireError::Truncated);
+        return 0;
+    }
+    count
 }
 
 /// Defines a struct whose encoding is its fields in order.

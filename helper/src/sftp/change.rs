@@ -140,11 +140,6 @@ pub fn remove_directory(path: &[u8]) -> Result<(), Errno> {
     rustix::fs::rmdir(&*c_string(path)?)
 }
 
-/// unlink(2).
-pub fn remove(path: &[u8]) -> Result<(), Errno> {
-    rustix::fs::unlink(&*c_string(path)?)
-}
-
 /// rename(2): overwrites (posix-rename@openssh.com).
 pub fn rename_over(old: &[u8], new: &[u8]) -> Result<(), Errno> {
     rustix::fs::rename(&*c_string(old)?, &*c_string(new)?)

@@ -89,7 +89,7 @@ pub fn serve_session(session: Session<'_>) -> i32 {
 }
 
 /// Serves standard input and output as a program of its own; gives the exit status.
-pub fn serve_alone<'a>(arguments: &mut dyn Iterator<Item = &'a [u8]>) -> i32 {
+pub fn serve_alone(arguments: &mut dyn Iterator<Item = &[u8]>) -> i32 {
     let options = match Options::parse(arguments) {
         Ok(options) => options,
         Err(refusal) => return refuse(&refusal),

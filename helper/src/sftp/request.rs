@@ -109,6 +109,7 @@ const DOMAIN: &[u8] = b"@openssh.com";
 
 impl Kind {
     /// All kinds with their names in deny and allow lists.
+    #[inline(never)]
     pub fn all() -> AllKinds {
         AllKinds {
             kinds: &KINDS,

@@ -222,7 +222,7 @@ impl Server {
             Kind::SetStat => change::set(first, attributes),
             Kind::LsetStat => change::set_link(first, attributes),
             Kind::MakeDirectory => change::make_directory(first, attributes),
-            Kind::Remove => change::remove(first),
+            Kind::Remove => crate::path::remove(first),
             Kind::RemoveDirectory => change::remove_directory(first),
             Kind::Rename => change::rename(first, second),
             Kind::PosixRename => change::rename_over(first, second),

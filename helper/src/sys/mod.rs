@@ -260,8 +260,12 @@ fn move_to_front(numbers: &mut [RawFd]) -> Result<(), Errno> {
     }
     for (number, target) in numbers.iter_mut().zip(FIRST_SESSION_NUMBER..) {
         // SAFETY: it was made above; dup3 onto a number that no value we still use stands for.
-        let (moved, mut target) =
-            unsafe { (BorrowedFd::borrow_raw(*number), OwnedFd::from_raw_fd(target)) };
+        let (moved, mut target) = unsafe {
+            (
+                BorrowedFd::borrow_raw(*number),
+                OwnedFd::from_raw_fd(target),
+            )
+        };
         rustix::io::dup3(moved, &mut target, rustix::io::DupFlags::CLOEXEC)?;
         *number = target.into_raw_fd();
     }
