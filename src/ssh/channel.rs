@@ -1,6 +1,6 @@
 //! Channels: numbers, windows, and what may still be sent or expected (RFC 4254 section 5).
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::error::ProtocolError;
 use super::send_window::SendWindow;

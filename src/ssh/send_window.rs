@@ -7,7 +7,7 @@
 //! the way is long, that little would not fill it; then the client's grants are long in coming each
 //! time, and the limit doubles until they are not.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use crate::limits::{
     INTERACTIVE_DATA_BYTES, SHARED_FLIGHT_BYTES, SHARED_LONG_WAIT, SHARED_LONG_WAITS,

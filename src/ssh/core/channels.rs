@@ -1,6 +1,6 @@
 //! Channels as the driver answers and fills them (RFC 4254 sections 5 and 6).
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::Core;
 use crate::limits;
