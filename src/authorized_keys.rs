@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod options;
+mod permits;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use crate::ssh::crypto::public_key::{KeyType, PublicKey};
 use crate::ssh::crypto::{CryptoError, base64};
 
 pub use options::{KeyOptions, Refusal, parse_time};
+pub use permits::Permits;
 
 /// A line that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq)]

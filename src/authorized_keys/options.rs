@@ -11,15 +11,12 @@ use std::net::IpAddr;
 use agent_helper::tunnel::{ANY_UNIT, UNIT_MAX};
 
 use super::LineError;
+use super::permits::Permits;
 use crate::local_time::{self, Civil};
 use crate::pattern::{self, Outcome};
 
 /// What the options of a line say. The default is a line without options: everything permitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the options of the format"
-)]
 pub struct KeyOptions {
     /// command=
     pub command: Option<Vec<u8>>,
@@ -29,18 +26,8 @@ pub struct KeyOptions {
     pub from: Option<String>,
     /// expiry-time=: not valid from this second (Unix time) on.
     pub expires_s: Option<i64>,
-    /// pty, no-pty, restrict
-    pub permit_pty: bool,
-    /// user-rc, no-user-rc, restrict
-    pub permit_user_rc: bool,
-    /// port-forwarding, no-port-forwarding, restrict
-    pub permit_port_forwarding: bool,
-    /// agent-forwarding, no-agent-forwarding, restrict
-    pub permit_agent_forwarding: bool,
-    /// X11-forwarding, no-X11-forwarding, restrict
-    pub permit_x11_forwarding: bool,
-    /// restrict: no tunnel devices. Nothing gives them back.
-    pub permit_tunnel: bool,
+    /// The rights with a word each.
+    pub permits: Permits,
     /// tunnel=: this one only; [`agent_helper::tunnel::ANY_UNIT`] for "any".
     pub tunnel: Option<u32>,
     /// permitopen=: `HOST:PORT` in the order of the line; empty: no limit of this line.
@@ -79,12 +66,7 @@ impl Default for KeyOptions {
             environment: Vec::new(),
             from: None,
             expires_s: None,
-            permit_pty: true,
-            permit_user_rc: true,
-            permit_port_forwarding: true,
-            permit_agent_forwarding: true,
-            permit_x11_forwarding: true,
-            permit_tunnel: true,
+            permits: Permits::ALL,
             tunnel: None,
             permit_open: Vec::new(),
             permit_listen: Vec::new(),
@@ -101,12 +83,7 @@ impl KeyOptions {
     /// Nothing permitted: where a certificate begins.
     pub fn none() -> Self {
         Self {
-            permit_pty: false,
-            permit_user_rc: false,
-            permit_port_forwarding: false,
-            permit_agent_forwarding: false,
-            permit_x11_forwarding: false,
-            permit_tunnel: false,
+            permits: Permits::NONE,
             ..Self::default()
         }
     }
@@ -192,24 +169,17 @@ fn parse_option<'a>(text: &'a [u8], options: &mut KeyOptions) -> Result<&'a [u8]
 
 fn parse_flag(name: &[u8], options: &mut KeyOptions) -> Result<(), LineError> {
     match name {
-        b"restrict" => {
-            options.permit_pty = false;
-            options.permit_user_rc = false;
-            options.permit_port_forwarding = false;
-            options.permit_agent_forwarding = false;
-            options.permit_x11_forwarding = false;
-            options.permit_tunnel = false;
-        }
-        b"pty" => options.permit_pty = true,
-        b"no-pty" => options.permit_pty = false,
-        b"user-rc" => options.permit_user_rc = true,
-        b"no-user-rc" => options.permit_user_rc = false,
-        b"port-forwarding" => options.permit_port_forwarding = true,
-        b"no-port-forwarding" => options.permit_port_forwarding = false,
-        b"agent-forwarding" => options.permit_agent_forwarding = true,
-        b"no-agent-forwarding" => options.permit_agent_forwarding = false,
-        b"x11-forwarding" => options.permit_x11_forwarding = true,
-        b"no-x11-forwarding" => options.permit_x11_forwarding = false,
+        b"restrict" => options.permits = Permits::NONE,
+        b"pty" => options.permits.pty = true,
+        b"no-pty" => options.permits.pty = false,
+        b"user-rc" => options.permits.user_rc = true,
+        b"no-user-rc" => options.permits.user_rc = false,
+        b"port-forwarding" => options.permits.port_forwarding = true,
+        b"no-port-forwarding" => options.permits.port_forwarding = false,
+        b"agent-forwarding" => options.permits.agent_forwarding = true,
+        b"no-agent-forwarding" => options.permits.agent_forwarding = false,
+        b"x11-forwarding" => options.permits.x11_forwarding = true,
+        b"no-x11-forwarding" => options.permits.x11_forwarding = false,
         // The default, about FIDO keys.
         b"cert-authority" => options.cert_authority = true,
         b"touch-required" => options.require_touch = true,

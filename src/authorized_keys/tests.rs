@@ -54,12 +54,12 @@ fn empty_lines_and_comments_are_no_keys() {
 #[test]
 fn restrict_turns_everything_off_and_later_names_turn_it_on_again() {
     let all_off = options("restrict");
-    assert!(!all_off.permit_pty && !all_off.permit_user_rc && !all_off.permit_port_forwarding);
-    assert!(!all_off.permit_agent_forwarding && !all_off.permit_x11_forwarding);
+    assert!(!all_off.permits.pty && !all_off.permits.user_rc && !all_off.permits.port_forwarding);
+    assert!(!all_off.permits.agent_forwarding && !all_off.permits.x11_forwarding);
     let some_on = options("restrict,pty,Port-Forwarding");
-    assert!(some_on.permit_pty && some_on.permit_port_forwarding && !some_on.permit_user_rc);
-    assert!(!options("pty,restrict").permit_pty);
-    assert!(!options("NO-PTY,no-X11-forwarding").permit_pty);
+    assert!(some_on.permits.pty && some_on.permits.port_forwarding && !some_on.permits.user_rc);
+    assert!(!options("pty,restrict").permits.pty);
+    assert!(!options("NO-PTY,no-X11-forwarding").permits.pty);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn quotes_hold_blanks_commas_and_escaped_quotes() {
         line.options.command.as_deref(),
         Some(&br#"echo "a, b" \n"#[..])
     );
-    assert!(!line.options.permit_pty);
+    assert!(!line.options.permits.pty);
     for bad in [
         r#"command="unclosed"#,
         r"command=unquoted",
@@ -227,14 +227,14 @@ fn tunnels_have_a_number_or_are_any() {
     for (good, unit) in [("0", 0), ("17", 17), ("any", 0x7fff_ffff)] {
         let options = options(&format!(r#"tunnel="{good}""#));
         assert!(
-            options.permit_tunnel && options.tunnel == Some(unit),
+            options.permits.tunnel && options.tunnel == Some(unit),
             "{good}"
         );
     }
     assert!(key(r#"tunnel="1",tunnel="2""#).is_err());
     // Nothing gives back what restrict takes.
-    assert!(!options(r#"restrict,tunnel="1""#).permit_tunnel);
-    assert!(!options(r#"tunnel="1",restrict"#).permit_tunnel);
+    assert!(!options(r#"restrict,tunnel="1""#).permits.tunnel);
+    assert!(!options(r#"tunnel="1",restrict"#).permits.tunnel);
     for bad in ["", "-1", "some", "2147483647"] {
         assert!(key(&format!(r#"tunnel="{bad}""#)).is_err(), "{bad}");
     }
@@ -252,7 +252,7 @@ fn principals_stand_alone_or_behind_options() {
         (options.command.as_deref(), name),
         (Some(&b"a b"[..]), &b"ops"[..])
     );
-    assert!(!options.permit_pty);
+    assert!(!options.permits.pty);
     assert_eq!(parse("two words"), Err(LineError::UnknownOption));
     assert_eq!(parse("no-pty a b"), Err(LineError::NoPrincipal));
     assert_eq!(parse("a\0"), Err(LineError::Nul));

@@ -25,6 +25,12 @@ const SERVICE_NOT_AVAILABLE: u32 = 7;
 const BY_APPLICATION: u32 = 11;
 
 impl Monitor {
+    /// The attempt of a connection that is authenticating, and where it comes from, for a line.
+    pub(super) fn attempt_from(&mut self, key: ConnectionKey) -> Option<(String, &mut Attempt)> {
+        let connection = self.connections.get_mut(&key)?;
+        Some((connection.place(), connection.attempt()?))
+    }
+
     /// Knows the user of the first request, and sees that later ones name the same.
     pub(super) fn meet(
         &mut self,

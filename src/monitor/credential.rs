@@ -290,15 +290,15 @@ fn rights(certificate: &Certificate) -> Result<KeyOptions, Unacceptable> {
     }
     for (name, data) in &certificate.extensions {
         let right = match name.as_slice() {
-            b"permit-pty" => &mut rights.permit_pty,
-            b"permit-user-rc" => &mut rights.permit_user_rc,
+            b"permit-pty" => &mut rights.permits.pty,
+            b"permit-user-rc" => &mut rights.permits.user_rc,
             b"permit-port-forwarding" => {
                 // There is no extension for tunnels; OpenSSH asks for none.
-                rights.permit_tunnel = true;
-                &mut rights.permit_port_forwarding
+                rights.permits.tunnel = true;
+                &mut rights.permits.port_forwarding
             }
-            b"permit-agent-forwarding" => &mut rights.permit_agent_forwarding,
-            b"permit-X11-forwarding" => &mut rights.permit_x11_forwarding,
+            b"permit-agent-forwarding" => &mut rights.permits.agent_forwarding,
+            b"permit-X11-forwarding" => &mut rights.permits.x11_forwarding,
             b"no-touch-required" if data.is_empty() => {
                 rights.require_touch = false;
                 continue;

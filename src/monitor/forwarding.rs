@@ -15,7 +15,7 @@ pub(super) fn rules(
     forced: bool,
     account: &Account,
 ) -> Forwarding {
-    let ports = !options.disabled && rights.permit_port_forwarding;
+    let ports = !options.disabled && rights.permits.port_forwarding;
     // Sockets in the file system lead to services that run commands for whoever may connect (a
     // container engine, a user's service manager): around the one command that was meant.
     let unix = ports && !forced;
@@ -24,12 +24,12 @@ pub(super) fn rules(
         tcp_remote: ports && options.tcp.remote,
         unix_local: unix && options.unix.local,
         unix_remote: unix && options.unix.remote,
-        agent: !options.disabled && options.agent && rights.permit_agent_forwarding,
+        agent: !options.disabled && options.agent && rights.permits.agent_forwarding,
         agent_link: options
             .agent_socket_path
             .as_ref()
             .map(|path| expand(path, account).into()),
-        x11: (!options.disabled && options.x11 && rights.permit_x11_forwarding)
+        x11: (!options.disabled && options.x11 && rights.permits.x11_forwarding)
             .then(|| options.x11_rules.clone()),
         tunnel: tunnels(options, rights),
         permit_open: lists(&options.permit_open, &rights.permit_open),
@@ -42,7 +42,7 @@ pub(super) fn rules(
 }
 
 fn tunnels(options: &ForwardOptions, rights: &Rights) -> TunnelRules {
-    if options.disabled || !rights.permit_tunnel {
+    if options.disabled || !rights.permits.tunnel {
         return TunnelRules::default();
     }
     TunnelRules {
@@ -77,6 +77,7 @@ fn of_key(text: &[u8]) -> Option<HostPort> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::authorized_keys::Permits;
     use crate::config::forwarding::{Tunnels, Ways};
     use agent_helper::forward_frame::{Family, Gateway, X11Rules};
 
@@ -124,7 +125,10 @@ mod tests {
     fn keys_and_configuration_can_each_forbid_it() {
         assert!(any_way(&rules(&options(), &open(), false)));
         let closed = Rights {
-            permit_port_forwarding: false,
+            permits: Permits {
+                port_forwarding: false,
+                ..Permits::ALL
+            },
             ..open()
         };
         assert!(!any_way(&rules(&options(), &closed, false)));
@@ -138,7 +142,10 @@ mod tests {
     #[test]
     fn agents_are_a_right_of_their_own() {
         let without = Rights {
-            permit_agent_forwarding: false,
+            permits: Permits {
+                agent_forwarding: false,
+                ..Permits::ALL
+            },
             ..open()
         };
         let with = rules(&options(), &open(), false);
@@ -161,7 +168,10 @@ mod tests {
     #[test]
     fn displays_are_a_right_of_their_own() {
         let without = Rights {
-            permit_x11_forwarding: false,
+            permits: Permits {
+                x11_forwarding: false,
+                ..Permits::ALL
+            },
             ..open()
         };
         assert!(rules(&options(), &open(), false).x11.is_some());
@@ -183,7 +193,10 @@ mod tests {
         };
         assert_eq!(rules(&options(), &numbered, false).tunnel.unit, Some(7));
         let without = Rights {
-            permit_tunnel: false,
+            permits: Permits {
+                tunnel: false,
+                ..Permits::ALL
+            },
             ..numbered
         };
         let none = TunnelRules::default();

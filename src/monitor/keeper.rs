@@ -226,7 +226,7 @@ mod tests {
             panic!("this process is the same program as before");
         };
         let pid = waiting.pid;
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         assert!(rustix::process::test_kill_process(pid).is_ok(), "it waits");
         waiting.dismiss();
         assert!(rustix::process::test_kill_process(pid).is_err());

@@ -158,11 +158,7 @@ impl Monitor {
 
     /// A place was looked through.
     pub(super) fn looked(&mut self, key: ConnectionKey, findings: Findings) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        let place = connection.place();
-        let Some(attempt) = connection.attempt() else {
+        let Some((place, attempt)) = self.attempt_from(key) else {
             return;
         };
         let user = lines::user_text(&attempt.user);

@@ -201,11 +201,7 @@ impl Monitor {
     }
 
     fn judged(&mut self, key: ConnectionKey, verdict: Verdict) {
-        let Some(connection) = self.connections.get_mut(&key) else {
-            return;
-        };
-        let place = connection.place();
-        let Some(attempt) = connection.attempt() else {
+        let Some((place, attempt)) = self.attempt_from(key) else {
             return;
         };
         let user = lines::user_text(&attempt.user);

@@ -68,10 +68,10 @@ pub(super) fn build(
         user_environment,
         forced_command: forced_command(options, rights.command.clone()),
         auth_info: auth_info(attempt).into(),
-        permit_pty: options.permit_tty && rights.permit_pty,
+        permit_pty: options.permit_tty && rights.permits.pty,
         // With ForceCommand nothing of the user's runs before it, as with sshd.
         permit_user_rc: options.permit_user_rc
-            && rights.permit_user_rc
+            && rights.permits.user_rc
             && options.force_command.is_none(),
         sftp_audit: options.sftp_audit,
         print_motd: options.print_motd,

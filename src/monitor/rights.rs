@@ -1,7 +1,7 @@
 //! What all accepted keys and certificates together permit: the intersection.
 
 use super::connection::AcceptedKey;
-use crate::authorized_keys::KeyOptions;
+use crate::authorized_keys::{KeyOptions, Permits};
 
 /// Keys that were accepted one after the other force different commands: nothing is permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,19 +9,10 @@ pub(super) struct CommandsDiffer;
 
 /// The rights of a login, before the configuration narrows them further.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the rights of the format"
-)]
 pub(super) struct Rights {
     pub command: Option<Vec<u8>>,
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
-    pub permit_pty: bool,
-    pub permit_user_rc: bool,
-    pub permit_port_forwarding: bool,
-    pub permit_agent_forwarding: bool,
-    pub permit_x11_forwarding: bool,
-    pub permit_tunnel: bool,
+    pub permits: Permits,
     /// The only tunnel device.
     pub tunnel: Option<u32>,
     /// Lists of `HOST:PORT`: a target must be in each of them. No list: no limit.
@@ -35,12 +26,7 @@ impl Rights {
         let mut rights = Self {
             command: None,
             environment: Vec::new(),
-            permit_pty: true,
-            permit_user_rc: true,
-            permit_port_forwarding: true,
-            permit_agent_forwarding: true,
-            permit_x11_forwarding: true,
-            permit_tunnel: true,
+            permits: Permits::ALL,
             tunnel: None,
             permit_open: Vec::new(),
             permit_listen: Vec::new(),
@@ -62,15 +48,10 @@ impl Rights {
                 self.environment.push((name.clone(), value.clone()));
             }
         }
-        self.permit_pty &= options.permit_pty;
-        self.permit_user_rc &= options.permit_user_rc;
-        self.permit_port_forwarding &= options.permit_port_forwarding;
-        self.permit_agent_forwarding &= options.permit_agent_forwarding;
-        self.permit_x11_forwarding &= options.permit_x11_forwarding;
-        self.permit_tunnel &= options.permit_tunnel;
+        self.permits.narrow(options.permits);
         match (self.tunnel, options.tunnel) {
             // Each leaves nothing of what the other does.
-            (Some(one), Some(other)) if one != other => self.permit_tunnel = false,
+            (Some(one), Some(other)) if one != other => self.permits.tunnel = false,
             (None, Some(unit)) => self.tunnel = Some(unit),
             _ => {}
         }
@@ -110,19 +91,25 @@ mod tests {
     #[test]
     fn several_keys_permit_only_what_all_of_them_do() {
         let forced = KeyOptions {
-            permit_pty: false,
+            permits: Permits {
+                pty: false,
+                ..Permits::ALL
+            },
             permit_open: vec![b"a:1".to_vec()],
             ..with_command(b"id")
         };
         let quiet = KeyOptions {
-            permit_user_rc: false,
+            permits: Permits {
+                user_rc: false,
+                ..Permits::ALL
+            },
             permit_open: vec![b"b:2".to_vec()],
             ..KeyOptions::default()
         };
         let rights = Rights::of(&[key(vec![forced]), key(vec![quiet])]).unwrap();
         assert_eq!(rights.command.unwrap(), b"id");
-        assert!(!rights.permit_pty && !rights.permit_user_rc);
-        assert!(rights.permit_port_forwarding && rights.permit_agent_forwarding);
+        assert!(!rights.permits.pty && !rights.permits.user_rc);
+        assert!(rights.permits.port_forwarding && rights.permits.agent_forwarding);
         assert_eq!(rights.permit_open.len(), 2, "a target must be in both");
         assert!(rights.permit_listen.is_empty());
     }
@@ -130,17 +117,23 @@ mod tests {
     #[test]
     fn a_certificate_narrows_its_line() {
         let line = KeyOptions {
-            permit_x11_forwarding: false,
+            permits: Permits {
+                x11_forwarding: false,
+                ..Permits::ALL
+            },
             ..KeyOptions::default()
         };
         let certificate = KeyOptions {
-            permit_pty: true,
-            permit_x11_forwarding: true,
+            permits: Permits {
+                pty: true,
+                x11_forwarding: true,
+                ..Permits::NONE
+            },
             ..KeyOptions::none()
         };
         let rights = Rights::of(&[key(vec![line, certificate])]).unwrap();
-        assert!(rights.permit_pty && !rights.permit_x11_forwarding);
-        assert!(!rights.permit_user_rc && !rights.permit_port_forwarding);
+        assert!(rights.permits.pty && !rights.permits.x11_forwarding);
+        assert!(!rights.permits.user_rc && !rights.permits.port_forwarding);
     }
 
     #[test]
@@ -152,11 +145,12 @@ mod tests {
             }])
         };
         let rights = Rights::of(&[with(Some(1)), with(None), with(Some(1))]).unwrap();
-        assert!(rights.permit_tunnel && rights.tunnel == Some(1));
+        assert!(rights.permits.tunnel && rights.tunnel == Some(1));
         assert!(
             !Rights::of(&[with(Some(1)), with(Some(2))])
                 .unwrap()
-                .permit_tunnel
+                .permits
+                .tunnel
         );
     }
 
