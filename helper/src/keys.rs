@@ -11,6 +11,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::{Errno, read, write};
 
+use crate::file_system::is_local;
 use crate::frame::{Identity, KeyRecord};
 use crate::identity::take_on;
 use crate::path::{canonical, check_strict_modes, file_type, open, stat};
@@ -21,6 +22,10 @@ use crate::text::printable;
 pub(crate) const CHUNK_BYTES: usize = 16 * 1024;
 /// Exit status of a reader that could not become the user.
 pub(crate) const STATUS_IDENTITY: i32 = 1;
+
+/// Exit status of one that found the user's home directory on a local file system: who works there
+/// waits for nobody.
+pub(crate) const STATUS_HOME_IS_LOCAL: i32 = 2;
 
 /// What to read, and as whom.
 #[derive(Debug)]
@@ -49,7 +54,11 @@ pub fn read_as_user(request: &Request<'_>, pipe: OwnedFd) -> ! {
     let mut answer = Answer::new(pipe);
     // Nobody listens any more when this fails: the monitor gave up.
     let _ = send_files(request, &mut answer).and_then(|()| answer.flush());
-    sys::exit(0)
+    sys::exit(if answer.home_is_local {
+        STATUS_HOME_IS_LOCAL
+    } else {
+        0
+    })
 }
 
 fn send_files(request: &Request<'_>, answer: &mut Answer) -> Result<(), Errno> {
@@ -94,7 +103,10 @@ fn send_file(
         len,
     };
     let (status, detail) = match open_key_file(request, path) {
-        Ok(file) => return send_content(request, index, &file, answer),
+        Ok(file) => {
+            answer.home_is_local |= path.starts_with(&request.identity.home) && is_local(&file);
+            return send_content(request, index, &file, answer);
+        }
         Err(Refusal::Missing) => (KeyRecord::MISSING, Vec::new()),
         Err(Refusal::Failed(errno)) => (
             KeyRecord::FAILED,
@@ -175,6 +187,7 @@ fn send_content(
 pub(crate) struct Answer {
     pipe: OwnedFd,
     waiting: Vec<u8>,
+    home_is_local: bool,
 }
 
 /// What waits at most before it is written.
@@ -185,6 +198,7 @@ impl Answer {
         Self {
             pipe,
             waiting: Vec::new(),
+            home_is_local: false,
         }
     }
 

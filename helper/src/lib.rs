@@ -14,6 +14,7 @@ pub mod connect;
 pub mod descendants;
 pub mod display;
 pub mod environment;
+pub mod file_system;
 pub mod forward;
 pub mod forward_frame;
 pub mod forward_policy;

@@ -11,6 +11,11 @@ pub const DESCENDANTS_END_MS: u64 = 5_000;
 /// Between two looks for what is left.
 pub const DESCENDANTS_PAUSE_MS: u64 = 50;
 
+// Sessions.
+
+/// A program that ends sooner is no news for the monitor.
+pub const TELL_AFTER_MS: u64 = 50;
+
 // Forwarding.
 
 /// Connections of one login that are being made, names under way included: each may hold two or

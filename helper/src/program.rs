@@ -10,19 +10,20 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, read, write};
 use rustix::process::{
-    Signal, WaitOptions, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid, waitpid,
+    Pid, Signal, WaitOptions, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid,
+    waitpid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::display::Display;
-use crate::environment::{SessionVariables, build};
+use crate::environment::{Environment, SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
 use crate::path::{open, read_regular, stat};
 use crate::scp;
 use crate::sftp::log::{Log, Sink};
 use crate::sftp::{self, server::Account, sharing::Sharing};
-use crate::sys::{self, Forked};
+use crate::sys::{self, Execution, Forked};
 use crate::text::{c_string, c_strings, decimal};
 use crate::wire::Bytes;
 
@@ -82,6 +83,84 @@ pub enum Standard {
     Pipes(OwnedFd, OwnedFd, OwnedFd),
 }
 
+/// A program that needs nothing done before it but what its own process can do with what is ready
+/// here, for [`sys::spawn`].
+#[derive(Debug)]
+pub struct Prepared {
+    home: CString,
+    shell: CString,
+    arguments: Vec<CString>,
+    environment: Environment,
+}
+
+impl Prepared {
+    /// `None`: it needs more. Looks into the home directory, so that this must be on a local file
+    /// system: nothing else of the connection goes on meanwhile.
+    pub fn new(program: &Program<'_>) -> Option<Self> {
+        let policy = program.policy;
+        let line = match program.task {
+            Task::Command(line) if !scp::is_asked_for(line) => Some(line),
+            Task::Shell => None,
+            _ => return None,
+        };
+        let home = &*policy.identity.home;
+        if program.terminal.is_some()
+            || program.display.is_some()
+            || policy.nologin.is_some()
+            || policy.chroot.is_some()
+            || !policy.user_environment.is_empty()
+            || startup_file(program).is_some()
+        {
+            return None;
+        }
+        let (environment, complaints) = environment(program, None);
+        complaints.is_empty().then_some(())?;
+        let shell = &*policy.identity.shell;
+        Some(Self {
+            home: c_string(home).ok()?,
+            shell: c_string(shell).ok()?,
+            arguments: shell_arguments(shell, line).ok()?,
+            environment,
+        })
+    }
+
+    /// Starts it.
+    pub fn spawn(&self, standard: &Standard) -> Result<Pid, Errno> {
+        let environment = self.environment.entries();
+        let start = Start {
+            standard,
+            home: &self.home,
+            shell: &self.shell,
+            execution: Execution::new(&self.shell, &self.arguments, environment),
+        };
+        sys::spawn(Start::run, &start)
+    }
+}
+
+/// What the process of a [`Prepared`] program sees.
+struct Start<'a> {
+    standard: &'a Standard,
+    home: &'a CString,
+    shell: &'a CString,
+    execution: Execution<'a>,
+}
+
+impl Start<'_> {
+    fn run(&self) -> ! {
+        if connect(self.standard).is_err() {
+            sys::exit(STATUS_FAILED);
+        }
+        sys::close_from(3);
+        sys::reset_signals();
+        if let Err(errno) = chdir(&**self.home) {
+            say_no_home(self.home.to_bytes(), errno);
+        }
+        let errno = self.execution.run();
+        say_not_executed(self.shell.to_bytes(), errno);
+        sys::exit(STATUS_FAILED)
+    }
+}
+
 /// Becomes `program`; for a forked child. `links` are to the monitor and to `net`, for what serves
 /// files here.
 pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2]>) -> ! {
@@ -121,32 +200,14 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
             ENVIRONMENT_FILE_MAX_BYTES,
         )
     };
-    let (environment, complaints) = build(
-        policy,
-        &SessionVariables {
-            client: program.environment,
-            terminal: program.terminal,
-            display: program.display.map(|display| &*display.name),
-            original_command: program.original_command,
-            auth_info: program.auth_info,
-            file: file.as_deref(),
-        },
-    );
+    let (environment, complaints) = environment(program, file.as_deref());
     say(sys::standard_error(), &complaints);
     if let Err(errno) = c_string(home).and_then(|home| chdir(&*home))
         && policy.chroot.is_none()
     {
-        let text = [
-            b"Could not chdir to home directory ",
-            home,
-            b": ",
-            &reason(errno),
-            b"
-",
-        ];
-        say(sys::standard_error(), &text.concat());
+        say_no_home(home, errno);
     }
-    run_startup_file(program, home, environment.entries());
+    run_startup_file(program, environment.entries());
     match program.task {
         Task::Sftp(arguments) => serve_sftp(program, arguments, links),
         Task::SftpOnly => {
@@ -159,6 +220,36 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
             execute_shell(program, Some(line), environment.entries())
         }
     }
+}
+
+fn environment(program: &Program<'_>, file: Option<&[u8]>) -> (Environment, Vec<u8>) {
+    build(
+        program.policy,
+        &SessionVariables {
+            client: program.environment,
+            terminal: program.terminal,
+            display: program.display.map(|display| &*display.name),
+            original_command: program.original_command,
+            auth_info: program.auth_info,
+            file,
+        },
+    )
+}
+
+fn say_no_home(home: &[u8], errno: Errno) {
+    let text = [
+        b"Could not chdir to home directory ",
+        home,
+        b": ",
+        &reason(errno),
+        b"\n",
+    ];
+    say(sys::standard_error(), &text.concat());
+}
+
+fn say_not_executed(shell: &[u8], errno: Errno) {
+    let text = [shell, b": ", &reason(errno), b"\n"];
+    say(sys::standard_error(), &text.concat());
 }
 
 /// Where a client asks for the server's side of scp and there is no such program: it is here.
@@ -250,24 +341,45 @@ fn greet(policy: &Policy, home: &[u8]) {
     }
 }
 
-/// `~/.ssh/rc`, else `/etc/ssh/sshrc`, run to its end before the session's program. With a display
-/// it reads the cookie, as with sshd; without one of these files xauth does.
-fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString]) {
-    let own = join(home, b"/.ssh/rc");
+/// What to run first, and how.
+enum StartupFile {
+    /// `~/.ssh/rc`, at this path.
+    Own(Vec<u8>),
+    /// `/etc/ssh/sshrc`.
+    OfAll,
+}
+
+fn startup_file(program: &Program<'_>) -> Option<StartupFile> {
+    let own = join(&program.policy.identity.home, b"/.ssh/rc");
     let honoured = !program.is_subsystem && program.policy.permit_user_rc;
+    if honoured && stat(&own).is_ok() {
+        Some(StartupFile::Own(own))
+    } else {
+        stat(b"/etc/ssh/sshrc")
+            .is_ok()
+            .then_some(StartupFile::OfAll)
+    }
+}
+
+/// Runs `~/.ssh/rc`, else `/etc/ssh/sshrc`, to its end before the session's program. With a display
+/// it reads the cookie, as with sshd; without one of these files xauth does.
+fn run_startup_file(program: &Program<'_>, environment: &[CString]) {
     let mut input = program.display.map(|display| &*display.secrets);
     let shell = &*program.policy.identity.shell;
-    let line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
-    let by_shell: [&[u8]; 3] = [last_component(shell), b"-c", &line];
-    let (path, arguments): (&[u8], &[&[u8]]) = if honoured && stat(&own).is_ok() {
-        (shell, &by_shell)
-    } else if stat(b"/etc/ssh/sshrc").is_ok() {
-        (b"/bin/sh", &[b"sh", b"/etc/ssh/sshrc"])
-    } else if let Some(display) = program.display {
-        input = Some(&display.commands);
-        (&display.xauth, &[b"xauth", b"-q", b"-"])
-    } else {
-        return;
+    let line;
+    let by_shell: [&[u8]; 3];
+    let (path, arguments): (&[u8], &[&[u8]]) = match (startup_file(program), program.display) {
+        (Some(StartupFile::Own(own)), _) => {
+            line = [b"/bin/sh '".as_slice(), &quoted(&own), b"'"].concat();
+            by_shell = [last_component(shell), b"-c", &line];
+            (shell, &by_shell)
+        }
+        (Some(StartupFile::OfAll), _) => (b"/bin/sh", &[b"sh", b"/etc/ssh/sshrc"]),
+        (None, Some(display)) => {
+            input = Some(&display.commands);
+            (&display.xauth, &[b"xauth", b"-q", b"-"])
+        }
+        (None, None) => return,
     };
     let (Ok(path), Ok(arguments)) = (c_string(path), c_strings(arguments)) else {
         return;
@@ -286,9 +398,16 @@ fn run_startup_file(program: &Program<'_>, home: &[u8], environment: &[CString])
         Ok(Forked::Parent(child)) => {
             while let Err(Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
         }
-        Err(_) => say(
+        Err(errno) => say(
             sys::standard_error(),
-            &[b"Could not run ", own.as_slice(), b"\n"].concat(),
+            &[
+                b"Could not run ",
+                path.to_bytes(),
+                b": ",
+                &reason(errno),
+                b"\n",
+            ]
+            .concat(),
         ),
     }
 }
@@ -307,22 +426,24 @@ fn quoted(text: &[u8]) -> Vec<u8> {
 
 fn execute_shell(program: &Program<'_>, command: Option<&[u8]>, environment: &[CString]) -> ! {
     let shell = &*program.policy.identity.shell;
+    let errno = match (c_string(shell), shell_arguments(shell, command)) {
+        (Ok(path), Ok(arguments)) => sys::execute(&path, &arguments, environment),
+        (Err(errno), _) | (_, Err(errno)) => errno,
+    };
+    say_not_executed(shell, errno);
+    sys::exit(STATUS_FAILED)
+}
+
+/// What the shell is called with: as a login shell, or to run a command.
+fn shell_arguments(shell: &[u8], command: Option<&[u8]>) -> Result<Vec<CString>, Errno> {
     let name = last_component(shell);
-    let arguments = match command {
+    if name.len() > SHELL_NAME_MAX_BYTES {
+        return Err(Errno::INVAL);
+    }
+    match command {
         None => c_strings(&[&[b"-", name].concat()]),
         Some(command) => c_strings(&[name, b"-c", command]),
-    };
-    let errno = match (c_string(shell), arguments) {
-        (Ok(path), Ok(arguments)) if name.len() <= SHELL_NAME_MAX_BYTES => {
-            sys::execute(&path, &arguments, environment)
-        }
-        _ => Errno::INVAL,
-    };
-    say(
-        sys::standard_error(),
-        &[shell, b": ", &reason(errno), b"\n"].concat(),
-    );
-    sys::exit(STATUS_FAILED)
+    }
 }
 
 fn last_component(path: &[u8]) -> &[u8] {

@@ -117,6 +117,7 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
         },
         children,
         reader: None,
+        home_is_local: false,
         sessions: None,
         forwards: None,
         title,
@@ -251,6 +252,8 @@ struct Helper {
     children: OwnedFd,
     /// The process that reads key files, one at a time.
     reader: Option<Pid>,
+    /// As it found.
+    home_is_local: bool,
     /// After "accepted".
     sessions: Option<Sessions>,
     /// As above.
@@ -274,7 +277,11 @@ impl Helper {
     /// Waits for something and acts on it.
     #[inline(never)]
     fn turn(&mut self, from_monitor: &mut Assembly, from_net: &mut Assembly) -> Result<(), End> {
-        let [monitor, children, net] = self.wait()?;
+        let mut tell_in_ms = None;
+        if let Some(sessions) = &mut self.sessions {
+            tell_in_ms = sessions.tell_of_programs(&mut self.links)?;
+        }
+        let [monitor, children, net] = self.wait(tell_in_ms)?;
         if children {
             let mut siginfo = [0; 128];
             while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
@@ -298,18 +305,20 @@ impl Helper {
         }
     }
 
-    /// Waits; says which of monitor, children and `net` have something to say, or have ended.
+    /// Waits, for `limit_ms` at most; says which of monitor, children and `net` have something to
+    /// say, or have ended.
     #[inline(never)]
-    fn wait(&self) -> Result<[bool; 3], End> {
+    fn wait(&self, limit_ms: Option<u64>) -> Result<[bool; 3], End> {
         let watch = |link| PollFd::new(link, PollFlags::IN);
         let mut polled = alloc::vec![watch(&self.links.monitor)];
         polled.push(PollFd::new(&self.children, PollFlags::IN));
         polled.extend(self.links.net.as_ref().map(watch));
-        let mut patience = None;
+        let mut patience = limit_ms;
         if let Some(forwards) = &self.forwards {
             forwards.poll_set(&mut polled);
-            patience = forwards.patience_ms().map(timespec);
+            patience = patience.into_iter().chain(forwards.patience_ms()).min();
         }
+        let patience = patience.map(timespec);
         let quiet = timespec(REST_AFTER_MS);
         let mut waited = poll(&mut polled, Some(patience.as_ref().unwrap_or(&quiet)));
         if waited == Ok(0) && patience.is_none() {
@@ -357,7 +366,10 @@ impl Helper {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if self.reader == Some(pid) {
                 self.reader = None;
-                let ok = status.exit_status() == Some(0);
+                let status = status.exit_status();
+                let local = status == Some(keys::STATUS_HOME_IS_LOCAL);
+                self.home_is_local |= local;
+                let ok = local || status == Some(0);
                 self.links.to_monitor(&HelperToMonitor::KeysRead { ok })?;
             } else if let Some(sessions) = &mut self.sessions {
                 sessions.on_exit(pid, status, &mut self.links)?;
@@ -496,7 +508,7 @@ impl Helper {
             core::mem::take(&mut policy.forwarding),
             policy.identity.home.clone(),
         ));
-        self.sessions = Some(Sessions::new(policy));
+        self.sessions = Some(Sessions::new(policy, self.home_is_local));
         self.links.to_monitor(&HelperToMonitor::Ready)
     }
 }
@@ -538,8 +550,12 @@ impl Peers for Links {
         ])
     }
 
+    fn logs(&self, level: u8) -> bool {
+        level <= self.log_level
+    }
+
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), End> {
-        if level > self.log_level {
+        if !self.logs(level) {
             return Ok(());
         }
         self.to_monitor(&HelperToMonitor::Log {

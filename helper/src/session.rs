@@ -19,7 +19,8 @@ use rustix::process::{Pid, WaitStatus};
 use crate::auth_info::AuthInfo;
 use crate::display::Display;
 use crate::frame::{Ending, HelperToMonitor, NetToSession, Policy, Program, SessionToNet};
-use crate::program::{self, Standard, Task};
+use crate::limits::TELL_AFTER_MS;
+use crate::program::{self, Prepared, Standard, Task};
 use crate::scp;
 use crate::signal;
 use crate::sys::{self, Forked};
@@ -32,6 +33,8 @@ const TERM_MAX_BYTES: usize = 256;
 /// Sessions at once, whatever the configuration says: each may hold a request of half a megabyte
 /// while it waits for its terminal.
 const SESSIONS_MAX: usize = 1024;
+/// DEBUG, as levels are numbered in frames.
+const LOG_LEVEL_DEBUG: u8 = 4;
 /// A core file was written: the bit in a wait status.
 const CORE_DUMPED: i32 = 0x80;
 
@@ -46,7 +49,9 @@ pub trait Peers {
     /// Other descriptors of the links to the monitor and to `net`, for a child that is the SFTP
     /// server: it tells the one and hands files to the other.
     fn share(&self) -> Result<[OwnedFd; 2], Errno>;
-    /// A log line of `level` (1 error to 5 trace).
+    /// Whether lines of `level` (1 error to 5 trace) are wanted.
+    fn logs(&self, level: u8) -> bool;
+    /// A log line of `level`.
     fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
 }
 
@@ -54,6 +59,7 @@ pub trait Peers {
 #[derive(Debug)]
 pub struct Sessions {
     policy: Policy,
+    home_is_local: bool,
     list: Vec<Session>,
     last_id: u32,
     /// Displays of sessions that did not start yet, by `net`'s numbers.
@@ -80,6 +86,8 @@ struct Process {
     /// The client may send signals: neither a forced command nor a subsystem, as sshd.
     takes_signals: bool,
     has_terminal: bool,
+    /// When the monitor is to be told of it; `None`: it was.
+    tell_at_ms: Option<u64>,
     /// Lies there as long as the process lives.
     _auth_info: Option<AuthInfo>,
 }
@@ -122,9 +130,13 @@ struct Decision<'a> {
 
 impl Sessions {
     /// No sessions yet.
-    pub fn new(policy: Policy) -> Self {
+    ///
+    /// `home_is_local`: working in the home directory waits for nobody, so that programs may be
+    /// started without a copy of this process.
+    pub fn new(policy: Policy, home_is_local: bool) -> Self {
         Self {
             policy,
+            home_is_local,
             list: Vec::new(),
             last_id: 0,
             displays: Vec::new(),
@@ -251,10 +263,36 @@ impl Sessions {
                 &[],
             )?;
         }
-        peers.to_monitor(&HelperToMonitor::SessionEnded {
-            session: session.id,
-        })?;
+        let told = session.process.is_none_or(|its| its.tell_at_ms.is_none());
+        if told {
+            peers.to_monitor(&HelperToMonitor::SessionEnded {
+                session: session.id,
+            })?;
+        }
         Ok(true)
+    }
+
+    /// Tells the monitor of programs without a terminal that have run for a while: most end before,
+    /// and waking it twice for each would be a twentieth of their cost. Gives how long the next one
+    /// has to go.
+    pub fn tell_of_programs<P: Peers>(&mut self, peers: &mut P) -> Result<Option<u64>, P::Error> {
+        let mut next = None;
+        for session in &mut self.list {
+            let Some(process) = &mut session.process else {
+                continue;
+            };
+            let Some(at_ms) = process.tell_at_ms else {
+                continue;
+            };
+            let rest_ms = at_ms.saturating_sub(sys::now_ms());
+            if rest_ms > 0 {
+                next = Some(next.unwrap_or(rest_ms).min(rest_ms));
+                continue;
+            }
+            process.tell_at_ms = None;
+            peers.to_monitor(&news_of(session.id, process.pid))?;
+        }
+        Ok(next)
     }
 
     /// The SFTP servers that run.
@@ -458,7 +496,7 @@ impl Sessions {
                 let display = display.as_ref();
                 links.and_then(|links| {
                     launch(
-                        &self.policy,
+                        (&self.policy, self.home_is_local),
                         session,
                         &decision,
                         environment,
@@ -471,9 +509,12 @@ impl Sessions {
         };
         match started {
             Ok((process, ours)) => {
+                let frame = news_of(session.id, process.pid);
+                // A terminal is entered in the records; and who logs everything wants to see this too.
+                let tell_now = process.has_terminal || peers.logs(LOG_LEVEL_DEBUG);
+                let process = session.process.insert(process);
+                process.tell_at_ms = (!tell_now).then(|| sys::now_ms() + TELL_AFTER_MS);
                 let pid = process.pid.as_raw_pid().cast_unsigned();
-                session.process = Some(process);
-                let id = session.id;
                 peers.to_net(
                     &SessionToNet::Started {
                         session: number,
@@ -481,7 +522,10 @@ impl Sessions {
                     },
                     &ours,
                 )?;
-                peers.to_monitor(&HelperToMonitor::SessionStarted { session: id, pid })
+                if tell_now {
+                    peers.to_monitor(&frame)?;
+                }
+                Ok(())
             }
             Err(errno) => {
                 let id = session.id;
@@ -592,7 +636,7 @@ fn task_of(line: &[u8], may_be_missing: bool) -> Task<'_> {
 /// Forks the program; gives the ends that go to `net`.
 #[inline(never)]
 fn launch(
-    policy: &Policy,
+    (policy, home_is_local): (&Policy, bool),
     session: &mut Session,
     decision: &Decision<'_>,
     environment: &[(Bytes, Bytes)],
@@ -631,18 +675,33 @@ fn launch(
         display,
     };
     let built_in = links.is_some();
-    match sys::fork()? {
-        Forked::Child => program::run(&program, &standard, links),
-        Forked::Parent(pid) => {
-            let process = Process {
-                pid,
-                built_in,
-                takes_signals: decision.takes_signals,
-                has_terminal: terminal.is_some(),
-                _auth_info: auth_info,
-            };
-            Ok((process, ours))
-        }
+    let prepared = if home_is_local && !built_in {
+        Prepared::new(&program)
+    } else {
+        None
+    };
+    let pid = match prepared {
+        Some(prepared) => prepared.spawn(&standard)?,
+        None => match sys::fork()? {
+            Forked::Child => program::run(&program, &standard, links),
+            Forked::Parent(pid) => pid,
+        },
+    };
+    let process = Process {
+        pid,
+        built_in,
+        takes_signals: decision.takes_signals,
+        has_terminal: terminal.is_some(),
+        tell_at_ms: None,
+        _auth_info: auth_info,
+    };
+    Ok((process, ours))
+}
+
+fn news_of(session: u32, pid: Pid) -> HelperToMonitor {
+    HelperToMonitor::SessionStarted {
+        session,
+        pid: pid.as_raw_pid().cast_unsigned(),
     }
 }
 

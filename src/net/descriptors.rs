@@ -3,6 +3,7 @@
 //! The danger is not reading (the user could send any bytes anyway) but a descriptor that behaves
 //! otherwise than a pipe or a terminal in the connection's loop: one that blocks, or never ends.
 
+use agent_helper::file_system;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -80,31 +81,6 @@ pub(super) struct Access {
     pub write: bool,
 }
 
-/// File systems that live on disks or in memory, by their numbers in statfs(2): reading and writing
-/// there may take time but not wait for anybody. FUSE and network file systems are not among them;
-/// overlays are, since they are the root of many small boxes, and what a user could put below one
-/// holds up that user's connection only.
-const LOCAL_FILE_SYSTEMS: [u64; 18] = [
-    0xef53,      // ext2, ext3, ext4
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
-    0x0102_1994, // tmpfs
-    0x8584_58f6, // ramfs
-    0xf2f5_2010, // f2fs
-    0x794c_7630, // overlayfs
-    0x2405_1905, // ubifs
-    0x72b6,      // jffs2
-    0x7371_7368, // squashfs
-    0xe0f5_e1e2, // erofs
-    0x4d44,      // vfat
-    0x2011_bab0, // exfat
-    0x7366_746e, // ntfs3
-    0x2fc1_2fc1, // zfs
-    0xca45_1a4e, // bcachefs
-    0x9660,      // iso9660
-    0x3434,      // nilfs2
-];
-
 /// A regular file that can be read and written without waiting for anybody.
 pub(super) fn regular_file(descriptor: OwnedFd) -> Option<(OwnedFd, Access)> {
     let is_regular =
@@ -113,10 +89,7 @@ pub(super) fn regular_file(descriptor: OwnedFd) -> Option<(OwnedFd, Access)> {
     if !is_regular || flags.intersects(OFlags::APPEND | OFlags::PATH | OFlags::DIRECT) {
         return None;
     }
-    let kind = rustix::fs::fstatfs(&descriptor).ok()?.f_type;
-    // The kernel's number is a word that some architectures extend with its sign.
-    let kind = u64::try_from(i128::from(kind) & 0xffff_ffff).ok()?;
-    if !LOCAL_FILE_SYSTEMS.contains(&kind) {
+    if !file_system::is_local(&descriptor) {
         return None;
     }
     let mode = flags & OFlags::ACCMODE;

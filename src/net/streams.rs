@@ -245,7 +245,7 @@ impl Streams {
                 (self.terminal, &mut observe),
             );
             self.output_ready = ready;
-            if ready && !self.terminal {
+            if ready && !ended && !self.terminal {
                 widen(&self.output, &mut self.widened.1);
             }
             if ended || (drain && !ready) {

@@ -38,6 +38,38 @@ pub unsafe fn syscall5(number: usize, a: usize, b: usize, c: usize, d: usize, e:
     result
 }
 
+/// clone(2) with `flags` and nothing else; the child calls `child` with `argument`, on the stack below
+/// where we are. Gives what the call gives us.
+///
+/// # Safety
+///
+/// The conditions of the call; with CLONE_VM also CLONE_VFORK, so that we do not go on meanwhile.
+pub unsafe fn clone_and_call(
+    flags: usize,
+    child: extern "C" fn(*const ()) -> !,
+    argument: *const (),
+) -> isize {
+    let result: isize;
+    // SAFETY: as in `syscall5`. The child changes registers of its own, and memory only below the
+    // stack pointer, where nothing of ours is.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, #0",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            in("x8") number::CLONE,
+            inlateout("x0") flags => result,
+            in("x1") 0, in("x2") 0, in("x3") 0, in("x4") 0,
+            in("x20") argument, in("x21") child,
+        );
+    }
+    result
+}
+
 /// Defines `_start`: calls `$entry(stack, image, dynamic)` on an aligned stack.
 #[macro_export]
 macro_rules! start_stub {

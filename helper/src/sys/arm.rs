@@ -44,6 +44,43 @@ pub unsafe fn syscall5(number: usize, a: usize, b: usize, c: usize, d: usize, e:
     result
 }
 
+/// clone(2) with `flags` and nothing else; the child calls `child` with `argument`, on the stack below
+/// where we are. Gives what the call gives us.
+///
+/// # Safety
+///
+/// The conditions of the call; with CLONE_VM also CLONE_VFORK, so that we do not go on meanwhile.
+pub unsafe fn clone_and_call(
+    flags: usize,
+    child: extern "C" fn(*const ()) -> !,
+    argument: *const (),
+) -> isize {
+    let result: isize;
+    // SAFETY: as in `syscall5`. The child changes registers of its own, and memory only below the
+    // stack pointer, where nothing of ours is.
+    unsafe {
+        asm!(
+            "mov r10, r7",
+            "mov r7, #{number}",
+            "svc 0",
+            "mov r7, r10",
+            "cmp r0, #0",
+            "bne 2f",
+            "bic sp, sp, #7",
+            "mov r0, r5",
+            "blx r8",
+            "udf #0",
+            "2:",
+            number = const number::CLONE,
+            inlateout("r0") flags => result,
+            in("r1") 0, in("r2") 0, in("r3") 0, in("r4") 0,
+            in("r5") argument, in("r8") child,
+            out("r10") _,
+        );
+    }
+    result
+}
+
 /// Defines `_start`: calls `$entry(stack, image, dynamic)` on an aligned stack.
 #[macro_export]
 macro_rules! start_stub {

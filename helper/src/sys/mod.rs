@@ -19,6 +19,7 @@ use arm as arch;
 use x86_64 as arch;
 
 use core::ffi::{CStr, c_char};
+use core::marker::PhantomData;
 use core::ptr;
 
 use alloc::ffi::CString;
@@ -36,16 +37,14 @@ pub const RELOCATION_RELATIVE: usize = arch::RELOCATION_RELATIVE;
 
 /// SIGCHLD, the same on all architectures here.
 const SIGCHLD: usize = 17;
-/// The highest signal number.
-const SIGNALS: usize = 64;
 /// Bytes of the kernel's signal set.
 const SIGSET_BYTES: usize = 8;
 const SIG_BLOCK: usize = 0;
 const SIG_SETMASK: usize = 2;
 const CLOCK_REALTIME: usize = 0;
 const CLOCK_MONOTONIC: usize = 1;
-const SIGPIPE: u64 = 13;
-const SIGXFSZ: u64 = 25;
+const SIGPIPE: usize = 13;
+const SIGXFSZ: usize = 25;
 /// Up to here descriptors are closed one by one where the kernel cannot close them all at once.
 const CLOSED_ONE_BY_ONE: usize = 4096;
 /// The smallest page of any machine.
@@ -79,37 +78,93 @@ pub fn fork() -> Result<Forked, Errno> {
     // held a lock. The helper starts no thread. No pointer is passed.
     match checked(unsafe { syscall5(number::CLONE, SIGCHLD, 0, 0, 0, 0) })? {
         0 => Ok(Forked::Child),
-        pid => i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .map(Forked::Parent)
-            .ok_or(Errno::SRCH),
+        pid => pid_of(pid).map(Forked::Parent),
+    }
+}
+
+/// Starts a process that runs `child` with `argument`. It shares our memory, and we wait, until it
+/// executes a program or exits: nothing is copied for it. What it still holds of the heap then is
+/// lost, so `child` gets everything ready made.
+pub fn spawn<T>(child: fn(&T) -> !, argument: &T) -> Result<Pid, Errno> {
+    struct Start<'a, T> {
+        child: fn(&T) -> !,
+        argument: &'a T,
+    }
+    extern "C" fn enter<T>(start: *const ()) -> ! {
+        // SAFETY: it is the `Start` below, alive and unchanged since its owner waits.
+        let start = unsafe { &*start.cast::<Start<'_, T>>() };
+        (start.child)(start.argument)
+    }
+    const CLONE_VM: usize = 0x100;
+    const CLONE_VFORK: usize = 0x4000;
+    let start = Start { child, argument };
+    // SAFETY: `enter` gets the argument it is for. The child works on the part of our stack that is
+    // free while we wait, has descriptors and signal dispositions of its own, and never returns; no
+    // signal handler exists that it could run. Of another thread it could find a lock taken, but
+    // the helper starts none.
+    let result = unsafe {
+        arch::clone_and_call(
+            CLONE_VM | CLONE_VFORK | SIGCHLD,
+            enter::<T>,
+            (&raw const start).cast(),
+        )
+    };
+    pid_of(checked(result)?)
+}
+
+fn pid_of(number: usize) -> Result<Pid, Errno> {
+    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+    pid.ok_or(Errno::SRCH)
+}
+
+/// A program to execute, with the lists that the kernel wants.
+#[derive(Debug)]
+pub struct Execution<'a> {
+    path: &'a CStr,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    strings: PhantomData<&'a CString>,
+}
+
+impl<'a> Execution<'a> {
+    /// `path` with its arguments, the name first, and its environment.
+    pub fn new(path: &'a CStr, arguments: &'a [CString], environment: &'a [CString]) -> Self {
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            let mut pointers = Vec::with_capacity(strings.len() + 1);
+            for string in strings {
+                pointers.push(string.as_ptr());
+            }
+            pointers.push(ptr::null());
+            pointers
+        };
+        Self {
+            path,
+            arguments: pointers(arguments),
+            environment: pointers(environment),
+            strings: PhantomData,
+        }
+    }
+
+    /// Replaces the process; returns only the reason why not.
+    pub fn run(&self) -> Errno {
+        // SAFETY: the three pointers are to NUL-ended strings and NULL-ended lists of such, all alive.
+        let result = unsafe {
+            syscall5(
+                number::EXECVE,
+                self.path.as_ptr() as usize,
+                self.arguments.as_ptr() as usize,
+                self.environment.as_ptr() as usize,
+                0,
+                0,
+            )
+        };
+        checked(result).err().unwrap_or(Errno::INVAL)
     }
 }
 
 /// Replaces the process by `path`; returns only the reason why not.
 pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        let mut pointers = Vec::with_capacity(strings.len() + 1);
-        for string in strings {
-            pointers.push(string.as_ptr());
-        }
-        pointers.push(ptr::null());
-        pointers
-    };
-    let (arguments, environment) = (pointers(arguments), pointers(environment));
-    // SAFETY: the three pointers are to NUL-ended strings and NULL-ended lists of such, all alive.
-    let result = unsafe {
-        syscall5(
-            number::EXECVE,
-            path.as_ptr() as usize,
-            arguments.as_ptr() as usize,
-            environment.as_ptr() as usize,
-            0,
-            0,
-        )
-    };
-    checked(result).err().unwrap_or(Errno::INVAL)
+    Execution::new(path, arguments, environment).run()
 }
 
 /// Gives back what deeper calls left behind of the stack below the caller's: a helper that waits for
@@ -143,26 +198,22 @@ pub fn exit(status: i32) -> ! {
     }
 }
 
-/// Default dispositions for all signals and an empty mask: what a session starts with.
+/// Default dispositions and an empty mask: what a session starts with. The launcher gave us the
+/// former; where the helper is the agent itself, its runtime ignores SIGPIPE.
 pub fn reset_signals() {
     // The kernel's sigaction is 20 to 32 bytes; all zero is SIG_DFL on every architecture.
     let default = [0_u64; 4];
     let none = 0_u64;
-    for signal in 1..=SIGNALS {
-        // SAFETY: the pointer is to a local large enough. SIGKILL and SIGSTOP refuse; no harm.
-        unsafe {
-            syscall5(
-                number::RT_SIGACTION,
-                signal,
-                (&raw const default) as usize,
-                0,
-                SIGSET_BYTES,
-                0,
-            )
-        };
-    }
-    // SAFETY: the pointer is to 8 bytes, the size passed.
+    // SAFETY: the pointers are to a local large enough, and to 8 bytes, the size passed.
     unsafe {
+        syscall5(
+            number::RT_SIGACTION,
+            SIGPIPE,
+            (&raw const default) as usize,
+            0,
+            SIGSET_BYTES,
+            0,
+        );
         syscall5(
             number::RT_SIGPROCMASK,
             SIG_SETMASK,
@@ -170,8 +221,8 @@ pub fn reset_signals() {
             0,
             SIGSET_BYTES,
             0,
-        )
-    };
+        );
+    }
 }
 
 /// Blocks the signals by which a write says what its result says too: nobody reads, file too large.

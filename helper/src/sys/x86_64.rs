@@ -38,6 +38,40 @@ pub unsafe fn syscall5(number: usize, a: usize, b: usize, c: usize, d: usize, e:
     result
 }
 
+/// clone(2) with `flags` and nothing else; the child calls `child` with `argument`, on the stack below
+/// where we are. Gives what the call gives us.
+///
+/// # Safety
+///
+/// The conditions of the call; with CLONE_VM also CLONE_VFORK, so that we do not go on meanwhile.
+pub unsafe fn clone_and_call(
+    flags: usize,
+    child: extern "C" fn(*const ()) -> !,
+    argument: *const (),
+) -> isize {
+    let result: isize;
+    // SAFETY: as in `syscall5`. The child changes registers of its own, and memory only below the
+    // stack pointer, where nothing of ours is.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "and rsp, -16",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") number::CLONE => result,
+            in("rdi") flags, in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0,
+            in("r12") argument, in("r13") child,
+            out("rcx") _, out("r11") _,
+        );
+    }
+    result
+}
+
 /// Defines `_start`: calls `$entry(stack, image, dynamic)` on an aligned stack.
 #[macro_export]
 macro_rules! start_stub {
