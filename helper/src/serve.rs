@@ -281,7 +281,7 @@ impl Helper {
         if let Some(sessions) = &mut self.sessions {
             tell_in_ms = sessions.tell_of_programs(&mut self.links)?;
         }
-        let [monitor, children, net] = self.wait(tell_in_ms)?;
+        let [monitor, children, net] = self.wait(tell_in_ms, [from_monitor, from_net])?;
         if children {
             let mut siginfo = [0; 128];
             while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
@@ -293,11 +293,9 @@ impl Helper {
                     .map_err(|_| End::MonitorGarbled)?;
                 self.on_monitor(frame, received.descriptors)?;
             }
-            Link::release_buffer(from_monitor);
         }
         if net {
             self.receive_from_net(from_net)?;
-            Link::release_buffer(from_net);
         }
         match &mut self.forwards {
             Some(forwards) => forwards.advance(&mut self.links),
@@ -306,9 +304,9 @@ impl Helper {
     }
 
     /// Waits, for `limit_ms` at most; says which of monitor, children and `net` have something to
-    /// say, or have ended.
+    /// say, or have ended. Memory goes back where nothing happens for a while.
     #[inline(never)]
-    fn wait(&self, limit_ms: Option<u64>) -> Result<[bool; 3], End> {
+    fn wait(&self, limit_ms: Option<u64>, buffers: [&mut Assembly; 2]) -> Result<[bool; 3], End> {
         let watch = |link| PollFd::new(link, PollFlags::IN);
         let mut polled = alloc::vec![watch(&self.links.monitor)];
         polled.push(PollFd::new(&self.children, PollFlags::IN));
@@ -322,6 +320,7 @@ impl Helper {
         let quiet = timespec(REST_AFTER_MS);
         let mut waited = poll(&mut polled, Some(patience.as_ref().unwrap_or(&quiet)));
         if waited == Ok(0) && patience.is_none() {
+            buffers.into_iter().for_each(Link::release_buffer);
             sys::release_stack();
             waited = poll(&mut polled, None);
         }

@@ -597,6 +597,7 @@ impl<'a> Connection<'a> {
         let Some(service) = &mut self.service else {
             return Ok(());
         };
+        self.timers.busy(Instant::now());
         let result = if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             service.helper_frames(&mut self.core)
         } else {
@@ -704,6 +705,9 @@ impl<'a> Connection<'a> {
                 }
                 Due::Release => {
                     self.core.release_buffers();
+                    if let Some(service) = &mut self.service {
+                        service.release_buffers();
+                    }
                     self.ready = Vec::new();
                     memory::release_stack();
                 }

@@ -71,10 +71,14 @@ impl HelperQueue {
         Ok(())
     }
 
+    /// Gives memory back that the next frame takes anew.
+    pub(super) fn release_buffer(&mut self) {
+        Link::release_buffer(&mut self.assembly);
+    }
+
     /// The next frame of the helper, if a whole one is there.
     pub(super) fn receive(&mut self) -> Result<Option<(SessionToNet, Vec<OwnedFd>)>, LinkError> {
         let Some(received) = self.link.receive(&mut self.assembly, false)? else {
-            Link::release_buffer(&mut self.assembly);
             return Ok(None);
         };
         Ok(Some((

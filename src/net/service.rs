@@ -434,6 +434,11 @@ impl Service {
         self.helper.poll()
     }
 
+    /// Nothing happened for a while: gives buffers back.
+    pub(super) fn release_buffers(&mut self) {
+        self.helper.release_buffer();
+    }
+
     /// Reads what programs and sockets give. Terminals are first always, since a person waits there;
     /// then sessions and forwards in turn, so that none keeps the others from the outbox.
     pub(super) fn pump(&mut self, core: &mut Core) {
