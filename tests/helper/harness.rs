@@ -298,9 +298,22 @@ impl Login {
     pub fn with(change: impl FnOnce(&mut Policy)) -> Self {
         require_root();
         let home = Home::new();
+        let mut helper = Helper::start();
+        let keys = home.write(".ssh/authorized_keys", "a key\n");
+        let read = read_keys(&mut helper, &identity(&home), &[&keys], true, 1000);
+        assert_eq!(read, Some(vec![KeyFile::Content("a key\n".into())]));
+        Self::behind(helper, home, change)
+    }
+
+    /// Logs in where nobody looked into the home directory before.
+    pub fn unseen() -> Self {
+        require_root();
+        Self::behind(Helper::start(), Home::new(), |_| {})
+    }
+
+    fn behind(mut helper: Helper, home: Home, change: impl FnOnce(&mut Policy)) -> Self {
         let mut policy = policy(&home);
         change(&mut policy);
-        let mut helper = Helper::start();
         let net = helper.accept(&policy);
         Self { helper, net, home }
     }

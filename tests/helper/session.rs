@@ -412,8 +412,9 @@ fn the_monitors_end_ends_the_helper_too() {
 #[test]
 fn the_monitor_hears_of_starts_and_ends_under_numbers_of_the_helpers_own() {
     let mut login = Login::new();
-    for _ in 0..2 {
-        login.run("true");
+    for command in ["sleep 0.3", "true", "sleep 0.3"] {
+        // What ends at once is no news.
+        login.run(command);
     }
     let mut heard = Vec::new();
     for _ in 0..4 {
@@ -425,8 +426,48 @@ fn the_monitor_hears_of_starts_and_ends_under_numbers_of_the_helpers_own() {
     }
     assert_eq!(
         heard,
-        [("started", 1), ("ended", 1), ("started", 2), ("ended", 2)]
+        [("started", 1), ("ended", 1), ("started", 3), ("ended", 3)]
     );
+}
+
+#[test]
+fn a_program_is_the_same_where_its_process_starts_as_a_copy() {
+    let look = "env | grep -vE '^(HOME|PWD)' | sort; pwd | wc -l; ls /proc/self/fd | wc -l; \
+                grep -E 'Sig(Blk|Ign|Cgt)|^(Uid|Gid|Groups)' /proc/self/status; ps -o sid=,pgid= $$ | wc -l; \
+                [ $(ps -o sid= $$) = $$ ] && echo leads";
+    let (copied, errors, ending) = Login::unseen().run(look);
+    assert!(copied.ends_with("leads\n"), "{copied} {errors}");
+    assert_eq!((errors.as_str(), ending), ("", Ending::Exit { status: 0 }));
+    let (started, errors, ending) = Login::new().run(look);
+    assert_eq!((errors.as_str(), ending), ("", Ending::Exit { status: 0 }));
+    assert_eq!(started, copied);
+}
+
+#[test]
+fn programs_leave_nothing_behind_in_the_helper() {
+    let mut login = Login::new();
+    let status = format!("/proc/{}/statm", login.helper.pid);
+    let pages = || fs::read_to_string(&status).unwrap();
+    let mut last = String::new();
+    for round in 0..3 {
+        for _ in 0..200 {
+            login.run("true");
+        }
+        // What the heap once grew to it may keep.
+        if round > 0 {
+            let size = |text: &str| text.split(' ').next().unwrap().to_owned();
+            assert_eq!(size(&pages()), size(&last), "pages");
+        }
+        last = pages();
+    }
+}
+
+#[test]
+fn a_shell_that_is_not_there_is_told_to_the_client() {
+    let mut login = Login::with(|policy| policy.identity.shell = "/nonexistent/sh".into());
+    let (_, errors, ending) = login.run("true");
+    assert_eq!(errors, "/nonexistent/sh: No such file or directory\n");
+    assert_eq!(ending, Ending::Exit { status: 1 });
 }
 
 #[test]
