@@ -38,8 +38,8 @@ fn string(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// More than the log takes at once, and a client that is killed in the middle: what was done is told,
-/// and what is not told was not done.
+/// A client that asks for as much as it can and is killed in the middle: what was done is told, and
+/// what is not told was not done.
 fn a_flood_that_hangs_up(world: &World) {
     let user = world.user();
     let server = world.server(&[INTERNAL, "SftpAudit yes"]);
@@ -62,11 +62,7 @@ fn a_flood_that_hangs_up(world: &World) {
             .map(|name| String::from_utf8_lossy(&name.as_bytes()[..5]).into_owned())
             .collect()
     };
-    // What the log takes at once are some 10,000 lines.
-    wait_until("the flood to be slowed down", LIMIT, || {
-        made().len() > 10_200
-    });
-    assert!(made().len() < count - 500, "nothing slows it down");
+    wait_until("a flood", LIMIT, || made().len() > 3_000);
     running.child.kill().unwrap();
     drop(running);
     wait_until("the helper to end", LIMIT, || {
