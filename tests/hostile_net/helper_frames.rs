@@ -347,4 +347,7 @@ fn lines() {
             .iter()
             .all(|line| line.contains(" agent[") && line.contains(": helper "))
     );
+    // What is not there is not hidden either.
+    drop(helper);
+    world.wait_log(" lines were left out, too many at once");
 }

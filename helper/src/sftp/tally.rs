@@ -22,7 +22,11 @@ pub struct Tally(OwnedFd);
 impl Tally {
     /// An empty one.
     pub fn new() -> Result<Self, Errno> {
-        memfd_create(c"tally", MemfdFlags::CLOEXEC).map(Self)
+        let flags = MemfdFlags::CLOEXEC;
+        // Machines that forbid memory files which can be executed want to be told (Linux 6.3).
+        memfd_create(c"tally", flags | MemfdFlags::NOEXEC_SEAL)
+            .or_else(|_| memfd_create(c"tally", flags))
+            .map(Self)
     }
 
     /// Takes what is noted about `handle`: bytes read, and bytes written.
