@@ -178,7 +178,7 @@ fn nothing_between_commas_is_no_option() {
         ",,restrict,,pty,,",
     ] {
         let found = options(odd);
-        assert!(found.permit_pty && !found.permit_user_rc, "{odd}");
+        assert!(found.permits.pty && !found.permits.user_rc, "{odd}");
     }
     assert_eq!(key("restrict,,nothing"), Err(LineError::UnknownOption));
 }
