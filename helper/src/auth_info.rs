@@ -4,10 +4,12 @@
 
 use alloc::vec::Vec;
 
+use rustix::fd::AsFd;
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, write};
+use rustix::io::Errno;
 use rustix::process::getpid;
 
+use crate::output::write_all;
 use crate::text::{c_string, decimal};
 
 /// Where it lies, as sshd's.
@@ -36,14 +38,7 @@ impl AuthInfo {
             };
             // From here on it is ours to remove.
             let info = Self { path };
-            let mut rest = content;
-            while !rest.is_empty() {
-                match write(&file, rest) {
-                    Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno),
-                }
-            }
+            write_all(file.as_fd(), content)?;
             return Ok(info);
         }
         Err(Errno::EXIST)

@@ -32,7 +32,7 @@ use crate::listen::{self, UnixFile};
 use crate::numeric;
 use crate::session::Peers;
 use crate::sys::now_ms;
-use crate::text::{decimal, failure as failed, printable};
+use crate::text::{decimal, printable};
 use crate::tunnel;
 use crate::wire::{Bytes, Wire};
 
@@ -212,8 +212,7 @@ impl Forwards {
     fn connect<P: Peers>(&mut self, number: u32, to: Place, peers: &mut P) -> Result<(), P::Error> {
         if !permits_open(&self.rules, &to) {
             let (name, port) = named(&to);
-            let what = b"Received request to connect to host ";
-            peers.log(INFO, &refusal(what, name, port))?;
+            log_refusal(peers, b"Received request to connect to host ", name, port)?;
             return refuse(peers, number, Failure::Prohibited);
         }
         match to {
@@ -241,8 +240,12 @@ impl Forwards {
     fn listen<P: Peers>(&mut self, number: u32, at: Place, peers: &mut P) -> Result<(), P::Error> {
         if !permits_listen(&self.rules, &at) {
             let (name, port) = named(&at);
-            let what = b"Received request for remote forward at ";
-            peers.log(INFO, &refusal(what, name, port))?;
+            log_refusal(
+                peers,
+                b"Received request for remote forward at ",
+                name,
+                port,
+            )?;
             return refuse_listener(peers, number);
         }
         let (host, port) = match at {
@@ -284,8 +287,7 @@ impl Forwards {
                 listening(peers, number, 0, slice::from_ref(&socket))
             }
             Err(errno) => {
-                let what = [b"cannot listen to path: ".as_slice(), &short(path)];
-                peers.log(ERROR, &failed(&what.concat(), errno))?;
+                peers.log_failure(&[b"cannot listen to path: ", &short(path)], errno)?;
                 refuse_listener(peers, number)
             }
         }
@@ -300,12 +302,12 @@ impl Forwards {
             Ok((listener, socket, failure)) => {
                 self.agent = Some(socket);
                 if let Some(errno) = failure {
-                    peers.log(ERROR, &failed(b"AgentSocketPath", errno))?;
+                    peers.log_failure(&[b"AgentSocketPath"], errno)?;
                 }
                 listening(peers, number, 0, slice::from_ref(&listener))
             }
             Err(errno) => {
-                peers.log(ERROR, &failed(b"agent socket", errno))?;
+                peers.log_failure(&[b"agent socket"], errno)?;
                 refuse_listener(peers, number)
             }
         }
@@ -327,7 +329,7 @@ impl Forwards {
                 listening(peers, number, port, &sockets)
             }
             Err(errno) => {
-                peers.log(ERROR, &failed(b"X11 display", errno))?;
+                peers.log_failure(&[b"X11 display"], errno)?;
                 refuse_listener(peers, number)
             }
         }
@@ -342,17 +344,17 @@ impl Forwards {
         peers: &mut P,
     ) -> Result<(), P::Error> {
         let Some(unit) = tunnel::permitted(&self.rules.tunnel, mode, unit) else {
-            peers.log(INFO, b"Server has rejected tunnel device forwarding")?;
+            peers.log(INFO, &[b"Server has rejected tunnel device forwarding"])?;
             return refuse(peers, number, Failure::Prohibited);
         };
         match tunnel::open_device(mode, unit) {
             Ok((device, name)) => {
-                peers.log(INFO, &[b"tunnel device ".as_slice(), &name].concat())?;
+                peers.log(INFO, &[b"tunnel device ", &name])?;
                 self.name_tunnel(&name);
                 connected(peers, number, &device)
             }
             Err(errno) => {
-                peers.log(ERROR, &failed(b"tunnel device", errno))?;
+                peers.log_failure(&[b"tunnel device"], errno)?;
                 refuse(peers, number, system(errno))
             }
         }
@@ -552,14 +554,8 @@ fn answer<P: Peers>(pending: &Pending, outcome: Outcome, peers: &mut P) -> Resul
     }
     // OpenSSH's words.
     let (name, port) = (short(&pending.place), decimal(pending.port.into()));
-    let line = [
-        b"connect_to ",
-        name.as_slice(),
-        b" port ",
-        &port,
-        b": failed.",
-    ];
-    peers.log(ERROR, &line.concat())?;
+    let line: [&[u8]; 5] = [b"connect_to ", &name, b" port ", &port, b": failed."];
+    peers.log(ERROR, &line)?;
     refuse(peers, pending.number, failure)
 }
 
@@ -573,8 +569,7 @@ fn listen_tcp<P: Peers>(
     match listen::tcp(addresses, port) {
         Ok((sockets, bound)) => listening(peers, number, bound, &sockets),
         Err(errno) => {
-            let what = [b"cannot listen to port: ".as_slice(), &decimal(port.into())];
-            peers.log(ERROR, &failed(&what.concat(), errno))?;
+            peers.log_failure(&[b"cannot listen to port: ", &decimal(port.into())], errno)?;
             refuse_listener(peers, number)
         }
     }
@@ -628,16 +623,15 @@ fn named(place: &Place) -> (&[u8], u16) {
 }
 
 /// OpenSSH's words for what its administrator's rules forbid.
-fn refusal(what: &[u8], name: &[u8], port: u16) -> Vec<u8> {
+fn log_refusal<P: Peers>(
+    peers: &mut P,
+    what: &[u8],
+    name: &[u8],
+    port: u16,
+) -> Result<(), P::Error> {
     let (name, port) = (short(name), decimal(port.into()));
-    [
-        what,
-        &name,
-        b" port ",
-        &port,
-        b", but the request was denied.",
-    ]
-    .concat()
+    let end = b", but the request was denied.";
+    peers.log(INFO, &[what, &name, b" port ", &port, end])
 }
 
 fn short(name: &[u8]) -> Vec<u8> {

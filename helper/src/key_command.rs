@@ -12,7 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, setpgid, waitpid};
+use rustix::process::setpgid;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::frame::{Identity, KeyRecord};
@@ -97,12 +97,8 @@ fn run(request: &Request<'_>, answer: &mut Answer) -> Result<(), Failure> {
     let passed_on = pass_on(request, &output, answer);
     // What it writes past the limit meets a closed pipe.
     drop(output);
-    let status = loop {
-        match waitpid(Some(child), WaitOptions::empty()) {
-            Ok(Some((_, status))) => break status,
-            Err(Errno::INTR) => {}
-            _ => return Err(failed(b"was lost")),
-        }
+    let Some(status) = sys::await_child(child) else {
+        return Err(failed(b"was lost"));
     };
     passed_on?;
     match status.exit_status() {

@@ -7,13 +7,14 @@
 
 use alloc::vec::Vec;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, fstat};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, read};
 
 use crate::file_system::is_local;
 use crate::frame::{Identity, KeyRecord};
 use crate::identity::take_on;
+use crate::output::write_all;
 use crate::path::{canonical, check_strict_modes, file_type, open, stat};
 use crate::sys;
 use crate::text::printable;
@@ -215,14 +216,7 @@ impl Answer {
 
     /// Writes everything.
     pub(crate) fn flush(&mut self) -> Result<(), Errno> {
-        let mut rest = self.waiting.as_slice();
-        while !rest.is_empty() {
-            match write(&self.pipe, rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
+        write_all(self.pipe.as_fd(), &self.waiting)?;
         self.waiting.clear();
         Ok(())
     }

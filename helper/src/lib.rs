@@ -28,6 +28,7 @@ pub mod link;
 pub mod listen;
 pub mod login;
 pub mod numeric;
+pub mod output;
 pub mod path;
 pub mod pattern;
 pub mod program;

@@ -6,12 +6,11 @@
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, read, write};
 use rustix::process::{
-    Pid, Signal, WaitOptions, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid,
-    waitpid,
+    Pid, Signal, chdir, ioctl_tiocsctty, set_parent_process_death_signal, setsid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -19,6 +18,7 @@ use crate::display::Display;
 use crate::environment::{Environment, SessionVariables, build};
 use crate::frame::Policy;
 use crate::link::Link;
+use crate::output::write_all;
 use crate::path::{open, read_regular, stat};
 use crate::scp;
 use crate::sftp::log::{Log, Sink};
@@ -172,8 +172,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
             Ok(links) => Some(links),
             // Without them nothing would tell the monitor what is done to files.
             Err(errno) => {
-                let text = [b"sftp: ".as_slice(), &reason(errno), b"\n"].concat();
-                say(sys::standard_error(), &text);
+                say(sys::standard_error(), &[b"sftp: ", &reason(errno), b"\n"]);
                 sys::exit(STATUS_FAILED)
             }
         },
@@ -189,7 +188,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
         greet(policy, home);
     }
     if let Some(text) = &policy.nologin {
-        say(sys::standard_error(), text);
+        say(sys::standard_error(), &[text]);
         sys::exit(STATUS_NOLOGIN);
     }
     let file = if policy.user_environment.is_empty() {
@@ -201,7 +200,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
         )
     };
     let (environment, complaints) = environment(program, file.as_deref());
-    say(sys::standard_error(), &complaints);
+    say(sys::standard_error(), &[&complaints]);
     if let Err(errno) = c_string(home).and_then(|home| chdir(&*home))
         && policy.chroot.is_none()
     {
@@ -211,7 +210,7 @@ pub fn run(program: &Program<'_>, standard: &Standard, links: Option<[OwnedFd; 2
     match program.task {
         Task::Sftp(arguments) => serve_sftp(program, arguments, links),
         Task::SftpOnly => {
-            say(sys::standard_output(), SFTP_ONLY);
+            say(sys::standard_output(), &[SFTP_ONLY]);
             sys::exit(STATUS_FAILED)
         }
         Task::Shell => execute_shell(program, None, environment.entries()),
@@ -237,19 +236,18 @@ fn environment(program: &Program<'_>, file: Option<&[u8]>) -> (Environment, Vec<
 }
 
 fn say_no_home(home: &[u8], errno: Errno) {
-    let text = [
-        b"Could not chdir to home directory ",
-        home,
-        b": ",
-        &reason(errno),
-        b"\n",
-    ];
-    say(sys::standard_error(), &text.concat());
+    let what = b"Could not chdir to home directory ";
+    say(
+        sys::standard_error(),
+        &[what, home, b": ", &reason(errno), b"\n"],
+    );
 }
 
 fn say_not_executed(shell: &[u8], errno: Errno) {
-    let text = [shell, b": ", &reason(errno), b"\n"];
-    say(sys::standard_error(), &text.concat());
+    say(
+        sys::standard_error(),
+        &[shell, b": ", &reason(errno), b"\n"],
+    );
 }
 
 /// Where a client asks for the server's side of scp and there is no such program: it is here.
@@ -327,16 +325,14 @@ fn greet(policy: &Policy, home: &[u8]) {
     if policy.quiet_login || stat(&join(home, b"/.hushlogin")).is_ok() {
         return;
     }
-    say(sys::standard_output(), &policy.greeting);
+    say(sys::standard_output(), &[&policy.greeting]);
     if policy.print_motd
         && let Ok(file) = open(b"/etc/motd", OFlags::RDONLY)
     {
         let mut buffer = [0; 2048];
         while let Ok(filled @ 1..) = read(&file, &mut buffer) {
-            say(
-                sys::standard_output(),
-                buffer.get(..filled).unwrap_or_default(),
-            );
+            let piece = buffer.get(..filled).unwrap_or_default();
+            say(sys::standard_output(), &[piece]);
         }
     }
 }
@@ -396,19 +392,13 @@ fn run_startup_file(program: &Program<'_>, environment: &[CString]) {
             sys::exit(127)
         }
         Ok(Forked::Parent(child)) => {
-            while let Err(Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
+            sys::await_child(child);
         }
-        Err(errno) => say(
-            sys::standard_error(),
-            &[
-                b"Could not run ",
-                path.to_bytes(),
-                b": ",
-                &reason(errno),
-                b"\n",
-            ]
-            .concat(),
-        ),
+        Err(errno) => {
+            let reason = reason(errno);
+            let text: [&[u8]; 5] = [b"Could not run ", path.to_bytes(), b": ", &reason, b"\n"];
+            say(sys::standard_error(), &text);
+        }
     }
 }
 
@@ -457,14 +447,8 @@ fn join(home: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// Writes to the session; who closed it does not want to know.
-fn say(to: BorrowedFd<'_>, mut text: &[u8]) {
-    while !text.is_empty() {
-        match write(to.as_fd(), text) {
-            Ok(written) => text = text.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
+fn say(to: BorrowedFd<'_>, parts: &[&[u8]]) {
+    let _ = write_all(to, &parts.concat());
 }
 
 /// The system's words for the errors that a user can meet here.

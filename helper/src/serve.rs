@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, chdir, getpid, kill_process, kill_process_group, wait, waitpid,
+    Pid, Signal, WaitOptions, chdir, getpid, kill_process, kill_process_group, wait,
 };
 
 use crate::descendants::{self, Family};
@@ -132,7 +132,7 @@ pub fn serve(build_id: [u8; 16], title: Title) -> i32 {
     let status = match end.fault() {
         None => 0,
         Some(why) => {
-            let _ = helper.links.log(1, why.as_bytes());
+            let _ = helper.links.log(1, &[why.as_bytes()]);
             1
         }
     };
@@ -177,7 +177,10 @@ impl Remains {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((ended, _))) => {
                     for list in [&self.servers, &self.leaders] {
-                        list.borrow_mut().retain(|pid| *pid != ended);
+                        let mut list = list.borrow_mut();
+                        if let Some(index) = list.iter().position(|pid| *pid == ended) {
+                            list.swap_remove(index);
+                        }
                     }
                 }
                 Ok(None) => return false,
@@ -485,7 +488,7 @@ impl Helper {
             return false;
         };
         kill_reader(reader);
-        while let Err(Errno::INTR) = waitpid(Some(reader), WaitOptions::empty()) {}
+        sys::await_child(reader);
         true
     }
 
@@ -553,13 +556,13 @@ impl Peers for Links {
         level <= self.log_level
     }
 
-    fn log(&mut self, level: u8, message: &[u8]) -> Result<(), End> {
+    fn log(&mut self, level: u8, parts: &[&[u8]]) -> Result<(), End> {
         if !self.logs(level) {
             return Ok(());
         }
         self.to_monitor(&HelperToMonitor::Log {
             level,
-            message: Bytes::from(message),
+            message: parts.concat().into(),
         })
     }
 }

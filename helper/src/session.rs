@@ -51,8 +51,13 @@ pub trait Peers {
     fn share(&self) -> Result<[OwnedFd; 2], Errno>;
     /// Whether lines of `level` (1 error to 5 trace) are wanted.
     fn logs(&self, level: u8) -> bool;
-    /// A log line of `level`.
-    fn log(&mut self, level: u8, message: &[u8]) -> Result<(), Self::Error>;
+    /// A log line of `level`, of parts.
+    fn log(&mut self, level: u8, parts: &[&[u8]]) -> Result<(), Self::Error>;
+    /// A log line about what failed, of parts, and why.
+    #[inline(never)]
+    fn log_failure(&mut self, what: &[&[u8]], errno: Errno) -> Result<(), Self::Error> {
+        self.log(1, &[&failure(what, errno)])
+    }
 }
 
 /// All sessions of one connection.
@@ -365,7 +370,7 @@ impl Sessions {
             return peers.to_net(&refused, &[]);
         }
         let Some(index) = self.add(number) else {
-            peers.log(3, b"no more sessions")?;
+            peers.log(3, &[b"no more sessions"])?;
             return peers.to_net(&refused, &[]);
         };
         let Some(session) = self.list.get_mut(index) else {
@@ -379,7 +384,7 @@ impl Sessions {
         }
         let terminal = terminal::open();
         if let Err(errno) = &terminal {
-            peers.log(1, &failure(b"opening a terminal", *errno))?;
+            peers.log_failure(&[b"opening a terminal"], *errno)?;
         }
         self.terminal_is_there(index, terminal.ok(), peers)
     }
@@ -439,7 +444,7 @@ impl Sessions {
             None => match self.add(number) {
                 Some(index) => index,
                 None => {
-                    peers.log(3, b"no more sessions")?;
+                    peers.log(3, &[b"no more sessions"])?;
                     return peers.to_net(&refused, &[]);
                 }
             },
@@ -531,7 +536,7 @@ impl Sessions {
                 let id = session.id;
                 self.list.swap_remove(index);
                 if errno != Errno::PERM {
-                    peers.log(1, &failure(b"starting a program", errno))?;
+                    peers.log_failure(&[b"starting a program"], errno)?;
                 }
                 if had_terminal {
                     peers.to_monitor(&HelperToMonitor::SessionEnded { session: id })?;

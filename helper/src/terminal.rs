@@ -7,11 +7,14 @@ use alloc::vec::Vec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
     Winsize, tcgetattr, tcsetattr, tcsetwinsize,
 };
+
+use crate::sys;
+use crate::text::decimal;
 
 /// Bytes of encoded modes that are looked at: each opcode below 160 once.
 const MODES_MAX_BYTES: usize = 160 * 5;
@@ -40,7 +43,8 @@ pub fn open() -> Result<Terminal, Errno> {
     let master = openpt(flags)?;
     grantpt(&master)?;
     unlockpt(&master)?;
-    let path = ptsname(&master, Vec::new())?.into_bytes();
+    let number = decimal(sys::terminal_number(&master)?);
+    let path = [b"/dev/pts/".as_slice(), &number].concat();
     // By the master, so that no other mount of devpts is in the way; by its path before 4.13.
     let slave =
         ioctl_tiocgptpeer(&master, flags).or_else(|_| crate::path::open(&path, OFlags::RDWR))?;

@@ -65,9 +65,11 @@ pub fn printable(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// "WHAT: error NUMBER", for the log.
-pub fn failure(what: &[u8], errno: Errno) -> Vec<u8> {
-    let number = decimal(errno.raw_os_error().unsigned_abs());
-    [what, b": error ", &number].concat()
+pub fn failure(what: &[&[u8]], errno: Errno) -> Vec<u8> {
+    let mut text = what.concat();
+    text.extend_from_slice(b": error ");
+    text.extend_from_slice(&decimal(errno.raw_os_error().unsigned_abs()));
+    text
 }
 
 /// `bytes` for the kernel, which takes no NUL inside.

@@ -59,8 +59,8 @@ pub fn open_device(mode: TunnelMode, unit: u32) -> Result<(OwnedFd, Vec<u8>), Er
         }
     }
     let flags = (kind | BARE).to_ne_bytes();
-    for (to, from) in request.iter_mut().skip(NAME_BYTES).zip(flags) {
-        *to = from;
+    if let Some(place) = request.get_mut(NAME_BYTES..NAME_BYTES + flags.len()) {
+        place.copy_from_slice(&flags);
     }
     set_tunnel_interface(&device, &mut request)?;
     // The kernel ends it with a NUL.

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use rustix::io::read;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::WaitStatus;
 
 use crate::path::stat;
 use crate::sftp::log::Log;
@@ -124,13 +124,8 @@ fn words(
         told.extend_from_slice(piece.get(..filled).unwrap_or_default());
     }
     drop(reader);
-    let status = loop {
-        match waitpid(Some(child), WaitOptions::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(Some((_, status))) => break status.exit_status().unwrap_or(STATUS_NOT_FOUND),
-            _ => break STATUS_NOT_FOUND,
-        }
-    };
+    let status = sys::await_child(child).and_then(WaitStatus::exit_status);
+    let status = status.unwrap_or(STATUS_NOT_FOUND);
     if status != 0 || told.pop() != Some(0) {
         return Err(status);
     }

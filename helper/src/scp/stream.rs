@@ -3,10 +3,11 @@
 
 use alloc::vec::Vec;
 
-use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::io::{Errno, read, retry_on_intr};
 
 use super::NAME_MAX_BYTES;
 use crate::frame::FileOperation;
+use crate::output::write_all;
 use crate::program::reason;
 use crate::sftp::log::Log;
 use crate::sftp::status::Status;
@@ -91,14 +92,8 @@ impl Stream {
     }
 
     /// Writes all of `bytes`.
-    pub fn put(&mut self, mut bytes: &[u8]) -> Result<(), Ended> {
-        while !bytes.is_empty() {
-            let written = retry_on_intr(|| write(sys::standard_output(), bytes));
-            bytes = bytes
-                .get(written.map_err(|_: Errno| Ended)?..)
-                .unwrap_or_default();
-        }
-        Ok(())
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        write_all(sys::standard_output(), bytes).map_err(|_| Ended)
     }
 
     /// Says yes.

@@ -4,6 +4,8 @@
 //! Sources: draft-ietf-secsh-filexfer-02 sections 6.5 to 6.10, OpenSSH PROTOCOL section 4.
 #![forbid(unsafe_code)]
 
+use core::ffi::CStr;
+
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
@@ -129,6 +131,16 @@ fn set_mode_of_link(path: &[u8], mode: Mode) -> Result<(), Errno> {
     }
 }
 
+/// Calls `act` with two names as the kernel takes them.
+#[inline(never)]
+fn with_names(
+    one: &[u8],
+    other: &[u8],
+    act: fn(&CStr, &CStr) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    act(&c_string(one)?, &c_string(other)?)
+}
+
 /// mkdir(2).
 pub fn make_directory(path: &[u8], attributes: &Attributes) -> Result<(), Errno> {
     let mode = mode_of(attributes.permissions.unwrap_or(0o777));
@@ -142,7 +154,7 @@ pub fn remove_directory(path: &[u8]) -> Result<(), Errno> {
 
 /// rename(2): overwrites (posix-rename@openssh.com).
 pub fn rename_over(old: &[u8], new: &[u8]) -> Result<(), Errno> {
-    rustix::fs::rename(&*c_string(old)?, &*c_string(new)?)
+    with_names(old, new, |old, new| rustix::fs::rename(old, new))
 }
 
 /// Renames and never overwrites, as SSH_FXP_RENAME must.
@@ -150,35 +162,40 @@ pub fn rename_over(old: &[u8], new: &[u8]) -> Result<(), Errno> {
 /// Where the file system cannot do that in one step, regular files are linked and unlinked, which
 /// does not overwrite either; for others, and without links, looking first is all that is left.
 pub fn rename(old: &[u8], new: &[u8]) -> Result<(), Errno> {
-    let (old_name, new_name) = (c_string(old)?, c_string(new)?);
+    with_names(old, new, rename_to_free)
+}
+
+fn rename_to_free(old_name: &CStr, new_name: &CStr) -> Result<(), Errno> {
     let flags = RenameFlags::NOREPLACE;
-    match rustix::fs::renameat_with(CWD, &*old_name, CWD, &*new_name, flags) {
+    match rustix::fs::renameat_with(CWD, old_name, CWD, new_name, flags) {
         Err(Errno::INVAL | Errno::NOSYS) => {}
         result => return result,
     }
-    if file_type(&rustix::fs::lstat(&*old_name)?) == FileType::RegularFile {
-        match rustix::fs::link(&*old_name, &*new_name) {
+    if file_type(&rustix::fs::lstat(old_name)?) == FileType::RegularFile {
+        match rustix::fs::link(old_name, new_name) {
             Ok(()) => {
-                return rustix::fs::unlink(&*old_name).inspect_err(|_| {
-                    let _ = rustix::fs::unlink(&*new_name);
+                return rustix::fs::unlink(old_name).inspect_err(|_| {
+                    let _ = rustix::fs::unlink(new_name);
                 });
             }
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::MLINK) => {}
             Err(errno) => return Err(errno),
         }
     }
-    if rustix::fs::lstat(&*new_name).is_ok() {
+    if rustix::fs::lstat(new_name).is_ok() {
         return Err(Errno::EXIST);
     }
-    rustix::fs::rename(&*old_name, &*new_name)
+    rustix::fs::rename(old_name, new_name)
 }
 
 /// symlink(2): the target first, as OpenSSH and so every client has it, against the draft.
 pub fn make_symbolic_link(target: &[u8], path: &[u8]) -> Result<(), Errno> {
-    rustix::fs::symlink(&*c_string(target)?, &*c_string(path)?)
+    with_names(target, path, |target, path| {
+        rustix::fs::symlink(target, path)
+    })
 }
 
 /// link(2) (hardlink@openssh.com).
 pub fn make_hard_link(old: &[u8], new: &[u8]) -> Result<(), Errno> {
-    rustix::fs::link(&*c_string(old)?, &*c_string(new)?)
+    with_names(old, new, |old, new| rustix::fs::link(old, new))
 }

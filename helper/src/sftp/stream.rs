@@ -8,9 +8,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use rustix::fd::BorrowedFd;
-use rustix::io::{read, retry_on_intr, write};
+use rustix::io::{read, retry_on_intr};
 
 use super::server::{Broken, PACKET_MAX_BYTES, Server};
+use crate::output::write_all;
 
 const LENGTH_BYTES: usize = 4;
 /// Replies are written when this much waits, whatever else has arrived.
@@ -62,12 +63,8 @@ fn stop(server: &mut Server, output: BorrowedFd<'_>, Broken(why): Broken) -> i32
 /// Writes all replies; false when nobody takes them any more.
 fn flush(server: &mut Server, output: BorrowedFd<'_>) -> bool {
     let replies = server.replies();
-    let mut rest = replies.bytes();
-    while !rest.is_empty() {
-        match retry_on_intr(|| write(output, rest)) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(_) => return false,
-        }
+    if write_all(output, replies.bytes()).is_err() {
+        return false;
     }
     replies.clear();
     true

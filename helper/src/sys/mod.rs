@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use rustix::mm::{Advice, madvise};
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 use arch::number;
 pub use arch::syscall5;
@@ -159,6 +159,18 @@ impl<'a> Execution<'a> {
             )
         };
         checked(result).err().unwrap_or(Errno::INVAL)
+    }
+}
+
+/// Waits for the end of a child; `None`: there is no such child.
+#[inline(never)]
+pub fn await_child(child: Pid) -> Option<WaitStatus> {
+    loop {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Ok(ended) => return ended.map(|(_, status)| status),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
     }
 }
 
@@ -342,20 +354,27 @@ pub fn close_from(first: RawFd) {
 /// with the kernel's `struct ifreq`, which has 40 bytes at most.
 pub fn set_tunnel_interface(device: &OwnedFd, request: &mut [u8; 40]) -> Result<(), Errno> {
     const TUNSETIFF: usize = 0x4004_54ca;
-    let number = usize::try_from(device.as_raw_fd()).map_err(|_| Errno::BADF)?;
     // SAFETY: the kernel reads and writes a `struct ifreq` at the pointer, 32 or 40 bytes by
     // architecture, and what it points to has 40. A descriptor of another kind refuses.
-    let result = unsafe {
-        syscall5(
-            number::IOCTL,
-            number,
-            TUNSETIFF,
-            request.as_mut_ptr() as usize,
-            0,
-            0,
-        )
-    };
-    checked(result).map(drop)
+    unsafe { ioctl(device, TUNSETIFF, request.as_mut_ptr() as usize) }
+}
+
+/// The number of the terminal behind `master`: TIOCGPTN.
+pub fn terminal_number(master: &OwnedFd) -> Result<u32, Errno> {
+    const TIOCGPTN: usize = 0x8004_5430;
+    let mut number = 0_u32;
+    // SAFETY: the kernel writes an `unsigned int`. A descriptor of another kind refuses.
+    unsafe { ioctl(master, TIOCGPTN, (&raw mut number) as usize)? };
+    Ok(number)
+}
+
+/// # Safety
+///
+/// `argument` is what `request` demands of it.
+unsafe fn ioctl(device: &OwnedFd, request: usize, argument: usize) -> Result<(), Errno> {
+    let number = usize::try_from(device.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    // SAFETY: as the caller says.
+    checked(unsafe { syscall5(number::IOCTL, number, request, argument, 0, 0) }).map(drop)
 }
 
 /// The session's stdin, in the session's process.
