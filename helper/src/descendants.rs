@@ -210,7 +210,7 @@ fn look_at(pid: usize) -> Option<Process> {
     )
     .ok()?;
     let mut stat = [0; STAT_BYTES];
-    let len = rustix::io::read(file, &mut stat).ok()?;
+    let len = rustix::io::read(file, stat.as_mut_slice()).ok()?;
     let (parent, started) = parse_stat(stat.get(..len)?)?;
     Some(Process {
         pid,

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use crate::frame::Policy;
 use crate::pattern::{admits, matches};
-use crate::text::{c_string, decimal};
+use crate::text::{c_string, decimal, split};
 use crate::wire::Bytes;
 
 /// `env` requests taken, as sshd: more are ignored.
@@ -120,7 +120,7 @@ pub fn build(policy: &Policy, session: &SessionVariables<'_>) -> (Environment, V
 
 /// `NAME=value` lines; empty ones and those that begin with `#` are skipped.
 fn add_file(environment: &mut Environment, file: &[u8], policy: &Policy, complaints: &mut Vec<u8>) {
-    for (number, line) in (1..=FILE_LINES_MAX).zip(file.split(|&byte| byte == b'\n')) {
+    for (number, line) in (1..=FILE_LINES_MAX).zip(split(file, b'\n')) {
         let start = line.iter().position(|&byte| byte != b' ' && byte != b'\t');
         let line = start
             .and_then(|start| line.get(start..))

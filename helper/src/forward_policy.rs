@@ -62,16 +62,14 @@ pub enum Bind<'a> {
 /// that GatewayPorts sets).
 pub fn bind_to<'a>(gateway: Gateway, host: &'a [u8]) -> Bind<'a> {
     // One of the two families of loopback may be asked for always.
-    let is_loopback = matches!(host, b"127.0.0.1" | b"::1");
+    let is_loopback = host == b"127.0.0.1" || host == b"::1";
     match gateway {
         Gateway::Yes => Bind::Wildcard,
         Gateway::No if is_loopback => Bind::Named(host),
         Gateway::No => Bind::Loopback,
-        Gateway::ClientSpecified => match host {
-            b"" | b"*" => Bind::Wildcard,
-            b"localhost" => Bind::Loopback,
-            host => Bind::Named(host),
-        },
+        Gateway::ClientSpecified if host.is_empty() || host == b"*" => Bind::Wildcard,
+        Gateway::ClientSpecified if host == b"localhost" => Bind::Loopback,
+        Gateway::ClientSpecified => Bind::Named(host),
     }
 }
 

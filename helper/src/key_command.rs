@@ -133,7 +133,7 @@ fn pass_on(request: &Request<'_>, output: &OwnedFd, answer: &mut Answer) -> Resu
     let mut left = usize::try_from(request.limit_bytes).unwrap_or(usize::MAX);
     let mut buffer = [0; CHUNK_BYTES];
     loop {
-        let filled = match read(output, &mut buffer) {
+        let filled = match read(output, buffer.as_mut_slice()) {
             Ok(0) => return Ok(()),
             Ok(filled) => filled,
             Err(Errno::INTR) => continue,

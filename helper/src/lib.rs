@@ -59,12 +59,12 @@ pub fn run(arguments: &[CString], mut title: Title) -> i32 {
         title.set(name);
     }
     match arguments.next() {
-        Some(b"true") => 0,
-        Some(b"serve") => match arguments.next().and_then(build_id) {
+        Some(role) if role == b"true" => 0,
+        Some(role) if role == b"serve" => match arguments.next().and_then(build_id) {
             Some(build_id) => serve::serve(build_id, title),
             None => STATUS_USAGE,
         },
-        Some(b"sftp") => sftp::serve_alone(&mut arguments),
+        Some(role) if role == b"sftp" => sftp::serve_alone(&mut arguments),
         _ => STATUS_USAGE,
     }
 }

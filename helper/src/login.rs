@@ -17,7 +17,7 @@ use crate::descendants::adopt_all;
 use crate::frame::{OnDisconnect, Policy};
 use crate::identity::{StepError, step, take_on};
 use crate::path::{file_type, open, stat};
-use crate::text::{c_string, decimal};
+use crate::text::{c_string, decimal, split};
 
 /// Becomes the user of `policy`.
 pub fn become_ready(policy: &Policy) -> Result<(), StepError> {
@@ -68,7 +68,7 @@ fn change_root(root: &[u8]) -> Result<(), StepError> {
         });
     }
     let mut component: Vec<u8> = Vec::new();
-    for name in root.split(|&byte| byte == b'/') {
+    for name in split(root, b'/') {
         if name.is_empty() && !component.is_empty() {
             continue;
         }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::forward_frame::Address;
-use crate::text::{hexadecimal_digit, parse_decimal};
+use crate::text::{hexadecimal_digit, parse_decimal, split};
 
 /// Groups of an IPv6 address.
 const GROUPS: usize = 8;
@@ -20,7 +20,7 @@ pub fn address(text: &[u8]) -> Option<Address> {
 /// Four numbers up to 255, without leading zeros: some read those as octal.
 fn v4(text: &[u8]) -> Option<[u8; 4]> {
     let mut octets = [0; 4];
-    let mut parts = text.split(|&byte| byte == b'.');
+    let mut parts = split(text, b'.');
     for octet in &mut octets {
         let part = parts.next()?;
         if part.len() > 3 || (part.len() > 1 && part.first() == Some(&b'0')) {

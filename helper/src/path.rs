@@ -35,17 +35,15 @@ pub fn resolve(path: &[u8], last_may_be_missing: bool) -> Result<Vec<u8>, Errno>
     push_components(path, &mut rest);
     let mut resolved: Vec<u8> = Vec::new();
     while let Some(component) = rest.pop() {
-        match component.as_slice() {
-            b"." => continue,
-            b".." => {
-                parent(&mut resolved);
-                continue;
-            }
-            name => {
-                resolved.push(b'/');
-                resolved.extend_from_slice(name);
-            }
+        if component == b"." {
+            continue;
         }
+        if component == b".." {
+            parent(&mut resolved);
+            continue;
+        }
+        resolved.push(b'/');
+        resolved.extend_from_slice(&component);
         if resolved.len() >= PATH_MAX_BYTES || rest.len() > PATH_MAX_BYTES {
             return Err(Errno::NAMETOOLONG);
         }
@@ -131,7 +129,7 @@ pub fn read_regular(path: &[u8], limit_bytes: usize) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     let mut piece = [0; 4096];
     while content.len() < limit_bytes
-        && let Ok(filled @ 1..) = rustix::io::read(&file, &mut piece)
+        && let Ok(filled @ 1..) = rustix::io::read(&file, piece.as_mut_slice())
     {
         content.extend_from_slice(piece.get(..filled).unwrap_or_default());
     }

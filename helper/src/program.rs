@@ -330,7 +330,7 @@ fn greet(policy: &Policy, home: &[u8]) {
         && let Ok(file) = open(b"/etc/motd", OFlags::RDONLY)
     {
         let mut buffer = [0; 2048];
-        while let Ok(filled @ 1..) = read(&file, &mut buffer) {
+        while let Ok(filled @ 1..) = read(&file, buffer.as_mut_slice()) {
             let piece = buffer.get(..filled).unwrap_or_default();
             say(sys::standard_output(), &[piece]);
         }

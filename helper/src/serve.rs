@@ -172,7 +172,7 @@ impl Remains {
             Some(&limit),
         );
         let mut siginfo = [0; 128];
-        while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
+        while let Ok(1..) = rustix::io::read(&self.children, siginfo.as_mut_slice()) {}
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((ended, _))) => {
@@ -287,7 +287,7 @@ impl Helper {
         let [monitor, children, net] = self.wait(tell_in_ms, [from_monitor, from_net])?;
         if children {
             let mut siginfo = [0; 128];
-            while let Ok(1..) = rustix::io::read(&self.children, &mut siginfo) {}
+            while let Ok(1..) = rustix::io::read(&self.children, siginfo.as_mut_slice()) {}
             self.reap()?;
         }
         if monitor {

@@ -4,7 +4,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::path::open;
-use crate::text::{decimal, parse_decimal, word_position};
+use crate::text::{decimal, parse_decimal, split, word_position};
 
 /// What a client may send, without SIG, in the order of [`SIGNALS`].
 const NAMES: &[u8] = b"ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2";
@@ -47,17 +47,14 @@ fn foreground_group(leader: Pid) -> Option<Pid> {
     let path = [b"/proc/".as_slice(), &number, b"/stat"].concat();
     let file = open(&path, OFlags::RDONLY).ok()?;
     let mut buffer = [0; 512];
-    let filled = rustix::io::read(&file, &mut buffer).ok()?;
+    let filled = rustix::io::read(&file, buffer.as_mut_slice()).ok()?;
     parse_foreground_group(buffer.get(..filled)?)
 }
 
 fn parse_foreground_group(stat: &[u8]) -> Option<Pid> {
     // The name in parentheses may hold anything; behind it come state, ppid, pgrp, session, tty_nr.
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
-    let field = stat
-        .get(name_end + 2..)?
-        .split(|&byte| byte == b' ')
-        .nth(5)?;
+    let field = split(stat.get(name_end + 2..)?, b' ').nth(5)?;
     let group = parse_decimal(field).and_then(|group| i32::try_from(group).ok())?;
     // -1: no terminal; 1 would reach everybody when negated.
     if group > 1 {

@@ -107,14 +107,22 @@ fn apply_one(modes: &mut Termios, opcode: u8, value: u32) {
         } else {
             value.to_le_bytes()[0]
         };
-    } else if let Some(flag) = INPUT.iter().find(|entry| entry.0 == opcode) {
-        modes.input_modes.set(flag.1, value != 0);
-    } else if let Some(flag) = LOCAL.iter().find(|entry| entry.0 == opcode) {
-        modes.local_modes.set(flag.1, value != 0);
-    } else if let Some(flag) = OUTPUT.iter().find(|entry| entry.0 == opcode) {
-        modes.output_modes.set(flag.1, value != 0);
-    } else if let Some(flag) = CONTROL.iter().find(|entry| entry.0 == opcode) {
-        modes.control_modes.set(flag.1, value != 0);
+    } else if let Some((_, word, bits)) = FLAGS.iter().find(|entry| entry.0 == opcode) {
+        let is_on = value != 0;
+        match word {
+            Word::Input => modes
+                .input_modes
+                .set(InputModes::from_bits_retain(*bits), is_on),
+            Word::Local => modes
+                .local_modes
+                .set(LocalModes::from_bits_retain(*bits), is_on),
+            Word::Output => modes
+                .output_modes
+                .set(OutputModes::from_bits_retain(*bits), is_on),
+            Word::Control => modes
+                .control_modes
+                .set(ControlModes::from_bits_retain(*bits), is_on),
+        }
     } else if opcode == OPCODE_INPUT_SPEED && value != 0 {
         // A speed that the kernel does not know changes nothing: there is no line.
         let _ = modes.set_input_speed(value);
@@ -144,52 +152,53 @@ fn special_code(opcode: u8) -> Option<SpecialCodeIndex> {
     })
 }
 
-const INPUT: [(u8, InputModes); 13] = [
-    (30, InputModes::IGNPAR),
-    (31, InputModes::PARMRK),
-    (32, InputModes::INPCK),
-    (33, InputModes::ISTRIP),
-    (34, InputModes::INLCR),
-    (35, InputModes::IGNCR),
-    (36, InputModes::ICRNL),
-    (37, InputModes::IUCLC),
-    (38, InputModes::IXON),
-    (39, InputModes::IXANY),
-    (40, InputModes::IXOFF),
-    (41, InputModes::IMAXBEL),
-    (42, InputModes::IUTF8),
-];
+/// Where a flag is.
+#[derive(Clone, Copy)]
+enum Word {
+    Input,
+    Local,
+    Output,
+    Control,
+}
 
-const LOCAL: [(u8, LocalModes); 13] = [
-    (50, LocalModes::ISIG),
-    (51, LocalModes::ICANON),
-    (52, LocalModes::XCASE),
-    (53, LocalModes::ECHO),
-    (54, LocalModes::ECHOE),
-    (55, LocalModes::ECHOK),
-    (56, LocalModes::ECHONL),
-    (57, LocalModes::NOFLSH),
-    (58, LocalModes::TOSTOP),
-    (59, LocalModes::IEXTEN),
-    (60, LocalModes::ECHOCTL),
-    (61, LocalModes::ECHOKE),
-    (62, LocalModes::PENDIN),
-];
-
-const OUTPUT: [(u8, OutputModes); 6] = [
-    (70, OutputModes::OPOST),
-    (71, OutputModes::OLCUC),
-    (72, OutputModes::ONLCR),
-    (73, OutputModes::OCRNL),
-    (74, OutputModes::ONOCR),
-    (75, OutputModes::ONLRET),
-];
-
-const CONTROL: [(u8, ControlModes); 4] = [
-    (90, ControlModes::CS7),
-    (91, ControlModes::CS8),
-    (92, ControlModes::PARENB),
-    (93, ControlModes::PARODD),
+/// Opcodes of flags.
+const FLAGS: [(u8, Word, u32); 36] = [
+    (30, Word::Input, InputModes::IGNPAR.bits()),
+    (31, Word::Input, InputModes::PARMRK.bits()),
+    (32, Word::Input, InputModes::INPCK.bits()),
+    (33, Word::Input, InputModes::ISTRIP.bits()),
+    (34, Word::Input, InputModes::INLCR.bits()),
+    (35, Word::Input, InputModes::IGNCR.bits()),
+    (36, Word::Input, InputModes::ICRNL.bits()),
+    (37, Word::Input, InputModes::IUCLC.bits()),
+    (38, Word::Input, InputModes::IXON.bits()),
+    (39, Word::Input, InputModes::IXANY.bits()),
+    (40, Word::Input, InputModes::IXOFF.bits()),
+    (41, Word::Input, InputModes::IMAXBEL.bits()),
+    (42, Word::Input, InputModes::IUTF8.bits()),
+    (50, Word::Local, LocalModes::ISIG.bits()),
+    (51, Word::Local, LocalModes::ICANON.bits()),
+    (52, Word::Local, LocalModes::XCASE.bits()),
+    (53, Word::Local, LocalModes::ECHO.bits()),
+    (54, Word::Local, LocalModes::ECHOE.bits()),
+    (55, Word::Local, LocalModes::ECHOK.bits()),
+    (56, Word::Local, LocalModes::ECHONL.bits()),
+    (57, Word::Local, LocalModes::NOFLSH.bits()),
+    (58, Word::Local, LocalModes::TOSTOP.bits()),
+    (59, Word::Local, LocalModes::IEXTEN.bits()),
+    (60, Word::Local, LocalModes::ECHOCTL.bits()),
+    (61, Word::Local, LocalModes::ECHOKE.bits()),
+    (62, Word::Local, LocalModes::PENDIN.bits()),
+    (70, Word::Output, OutputModes::OPOST.bits()),
+    (71, Word::Output, OutputModes::OLCUC.bits()),
+    (72, Word::Output, OutputModes::ONLCR.bits()),
+    (73, Word::Output, OutputModes::OCRNL.bits()),
+    (74, Word::Output, OutputModes::ONOCR.bits()),
+    (75, Word::Output, OutputModes::ONLRET.bits()),
+    (90, Word::Control, ControlModes::CS7.bits()),
+    (91, Word::Control, ControlModes::CS8.bits()),
+    (92, Word::Control, ControlModes::PARENB.bits()),
+    (93, Word::Control, ControlModes::PARODD.bits()),
 ];
 
 #[cfg(test)]

@@ -32,12 +32,15 @@ pub fn parse_decimal(text: &[u8]) -> Option<usize> {
     if text.is_empty() { None } else { Some(number) }
 }
 
+/// The pieces of `text` between bytes `at`. For all who split: each closure makes an iterator of its own.
+pub fn split(text: &[u8], at: u8) -> impl Iterator<Item = &[u8]> {
+    text.split(move |&byte| byte == at)
+}
+
 /// Which of `words`, with spaces between, is `word`. One text: a table of texts is four times as large.
 #[inline(never)]
 pub fn word_position(words: &[u8], word: &[u8]) -> Option<usize> {
-    words
-        .split(|&byte| byte == b' ')
-        .position(|known| known == word)
+    split(words, b' ').position(|known| known == word)
 }
 
 /// The value of a hexadecimal digit.

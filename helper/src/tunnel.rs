@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::forward_frame::{TunnelMode, TunnelRules};
 use crate::path::open;
 use crate::sys::set_tunnel_interface;
-use crate::text::decimal;
+use crate::text::{decimal, split};
 
 /// The client leaves the number open (SSH_TUNID_ANY).
 pub const ANY_UNIT: u32 = 0x7fff_ffff;
@@ -64,7 +64,7 @@ pub fn open_device(mode: TunnelMode, unit: u32) -> Result<(OwnedFd, Vec<u8>), Er
     }
     set_tunnel_interface(&device, &mut request)?;
     // The kernel ends it with a NUL.
-    let name = request.split(|&byte| byte == 0).next();
+    let name = split(&request, 0).next();
     Ok((device, name.unwrap_or_default().to_vec()))
 }
 

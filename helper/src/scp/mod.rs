@@ -19,7 +19,7 @@ use rustix::process::WaitStatus;
 use crate::path::stat;
 use crate::sftp::log::Log;
 use crate::sys::{self, Forked};
-use crate::text::c_strings;
+use crate::text::{c_strings, split};
 use stream::Stream;
 
 /// Words of a command line, all together.
@@ -47,7 +47,7 @@ pub struct Options {
 
 /// Whether `line` asks for the server's side of scp.
 pub fn is_asked_for(line: &[u8]) -> bool {
-    let mut words = line.split(|&byte| byte == b' ');
+    let mut words = split(line, b' ');
     words.next() == Some(b"scp")
         && words
             .take_while(|word| word.starts_with(b"-"))
@@ -59,8 +59,7 @@ pub fn has_program(environment: &[CString]) -> bool {
     let path = environment
         .iter()
         .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
-    path.unwrap_or_default()
-        .split(|&byte| byte == b':')
+    split(path.unwrap_or_default(), b':')
         .any(|directory| stat(&[directory, b"/scp"].concat()).is_ok())
 }
 
@@ -119,7 +118,7 @@ fn words(
     let mut told = Vec::new();
     let mut piece = [0; 4096];
     while told.len() < WORDS_MAX_BYTES
-        && let Ok(filled @ 1..) = read(&reader, &mut piece)
+        && let Ok(filled @ 1..) = read(&reader, piece.as_mut_slice())
     {
         told.extend_from_slice(piece.get(..filled).unwrap_or_default());
     }
@@ -134,7 +133,7 @@ fn words(
 
 fn options(words: &[u8]) -> Option<(Options, Vec<&[u8]>)> {
     let mut options = Options::default();
-    let mut words = words.split(|&byte| byte == 0);
+    let mut words = split(words, 0);
     let mut paths = Vec::new();
     for word in words.by_ref() {
         match word.strip_prefix(b"-") {

@@ -13,7 +13,7 @@ use crate::frame::FileOperation;
 use crate::path::{file_type, stat};
 use crate::sftp::transfer::write;
 use crate::sys;
-use crate::text::{c_string, parse_decimal};
+use crate::text::{c_string, parse_decimal, split};
 
 /// Directories within directories.
 const DEPTH_MAX: usize = 200;
@@ -100,7 +100,7 @@ fn receive(
 
 /// Modification and access, each with microseconds that nobody sends.
 pub fn parse_times(line: &[u8]) -> Option<Timestamps> {
-    let mut numbers = line.split(|&byte| byte == b' ').map(parse_decimal);
+    let mut numbers = split(line, b' ').map(parse_decimal);
     let mut seconds = || {
         let seconds = i64::try_from(numbers.next()??).ok()?;
         numbers.next()??;

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 
 use crate::path::read_regular;
-use crate::text::parse_decimal;
+use crate::text::{parse_decimal, split};
 
 /// A file beyond this is cut: some ten thousand accounts.
 const FILE_MAX_BYTES: usize = 1024 * 1024;
@@ -83,8 +83,7 @@ impl Names {
         };
         let read = || read_regular(path, FILE_MAX_BYTES).unwrap_or_default();
         let content = self.content.get_or_insert_with(read);
-        content
-            .split(|&byte| byte == b'\n')
+        split(content, b'\n')
             .find(|line| field(line, known).is_some_and(is_it))
             .and_then(|line| field(line, wanted))
     }
@@ -92,7 +91,7 @@ impl Names {
 
 #[inline(never)]
 fn field(line: &[u8], column: usize) -> Option<&[u8]> {
-    line.split(|&byte| byte == b':').nth(column)
+    split(line, b':').nth(column)
 }
 
 #[cfg(test)]

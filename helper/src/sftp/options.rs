@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::slice;
 
 use super::request::Kind;
-use crate::text::word_position;
+use crate::text::{split, word_position};
 
 /// What the arguments say.
 #[derive(Debug, Default)]
@@ -144,10 +144,7 @@ impl Options {
 /// slip of the pen would permit.
 fn requests(list: &[u8]) -> Result<u32, Refusal<'_>> {
     let mut bits = 0;
-    for name in list
-        .split(|&byte| byte == b',')
-        .filter(|name| !name.is_empty())
-    {
+    for name in split(list, b',').filter(|name| !name.is_empty()) {
         let (kind, _) = Kind::all()
             .find(|(_, known)| *known == name)
             .ok_or(Refusal::Wrong("an unknown request", name))?;

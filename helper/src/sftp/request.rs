@@ -4,6 +4,7 @@
 
 use super::attributes::Attributes;
 use super::packet::{Fields, Malformed};
+use crate::text::split;
 
 /// The kinds of request, in the order of [`KINDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,7 +264,7 @@ fn extension(full_name: &[u8]) -> Option<Kind> {
 /// Takes the fields of `kind`. One loop for all of them is a third of the code of a branch for each.
 fn body<'a>(kind: Kind, fields: &mut Fields<'a>) -> Result<Request<'a>, Malformed> {
     let mut request = Request::default();
-    let mut shapes = SHAPES.split(|&byte| byte == b' ');
+    let mut shapes = split(SHAPES, b' ');
     for letter in shapes.nth(kind as usize).unwrap_or_default() {
         match letter {
             b'p' => request.first = fields.string()?,
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn each_kind_stands_at_its_number() {
         assert_eq!(Kind::all().count(), KINDS.len());
-        assert_eq!(SHAPES.split(|&byte| byte == b' ').count(), KINDS.len());
+        assert_eq!(split(SHAPES, b' ').count(), KINDS.len());
         for (index, (kind, name)) in Kind::all().enumerate() {
             assert_eq!(kind as usize, index);
             assert_eq!(kind.name(), name);
