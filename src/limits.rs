@@ -298,6 +298,9 @@ pub const SHARED_LONG_WAITS: u16 = 6;
 /// So many shorter ones, and it is.
 pub const SHARED_SHORT_WAITS: u16 = 256;
 
+/// How long the end of a program's output waits for the program's own end.
+pub const END_TOGETHER_MS: u32 = 2;
+
 /// Packets of one channel in one turn of the loop: none holds the others up for longer. While
 /// somebody types on another channel it is one.
 pub const PACKETS_PER_TURN: usize = 8;

@@ -756,8 +756,8 @@ impl<'a> Connection<'a> {
         let rest = if has_work {
             Some(Duration::ZERO)
         } else {
-            let idle = self.service.as_ref().and_then(Service::next_idle);
-            let moments = [self.timers.next(), idle, self.shared_until];
+            let service = self.service.as_ref().and_then(Service::next_due);
+            let moments = [self.timers.next(), service, self.shared_until];
             let next = moments.into_iter().flatten().min();
             next.map(|at| at.saturating_duration_since(Instant::now()))
         };

@@ -483,9 +483,10 @@ impl Service {
         Ok(self.idle.is_over(used, now))
     }
 
-    /// When [`Service::end_idle`] is due, though nothing happens.
-    pub(super) fn next_idle(&self) -> Option<Instant> {
-        self.idle.next()
+    /// When to go on though nothing happens.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let moments = [self.idle.next(), self.sessions.next_due()];
+        moments.into_iter().flatten().min()
     }
 
     /// Calls `watch` with every descriptor to wait for.

@@ -1,10 +1,11 @@
 //! One session channel (RFC 4254 section 6): what was asked for, what runs, how it ends.
 //!
 //! The order at the end is OpenSSH's: exit-status or exit-signal as soon as the program's first
-//! process ended (its descendants may hold the pipes for longer), EOF when its output is over, CLOSE
-//! after both. A terminal's output is over when the process ended and what it printed is read.
+//! process ended (its descendants may hold the pipes for longer), EOF when its output is over and, if
+//! the process lives, a moment passed, CLOSE after both. A terminal's output is over when the process ended and what it printed is read.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use agent_helper::frame::{Ending, Program};
 use agent_helper::wire::Bytes;
@@ -12,7 +13,7 @@ use rustix::fd::OwnedFd;
 
 use super::requests::signal_name;
 use super::streams::Streams;
-use crate::limits::{ENVIRONMENT_MAX_BYTES, ENVIRONMENT_MAX_ENTRIES};
+use crate::limits::{END_TOGETHER_MS, ENVIRONMENT_MAX_BYTES, ENVIRONMENT_MAX_ENTRIES};
 use crate::ssh::wire::Writer as _;
 use crate::ssh::{ChannelId, Core};
 
@@ -36,6 +37,8 @@ pub(super) struct Session {
     end_of_write_due: bool,
     exit_told: bool,
     eof_sent: bool,
+    /// EOF goes by itself if the program has not ended by then.
+    eof_at: Option<Instant>,
     close_sent: bool,
     close_received: bool,
 }
@@ -104,6 +107,7 @@ impl Session {
             end_of_write_due: false,
             exit_told: false,
             eof_sent: false,
+            eof_at: None,
             close_sent: false,
             close_received: false,
         }
@@ -236,6 +240,9 @@ impl Session {
         if self.close_sent {
             return;
         }
+        if self.output_is_over() {
+            self.send_eof(core);
+        }
         match ending {
             Ending::Exit { status } => {
                 core.send_request(self.channel, b"exit-status", false, &status.to_be_bytes());
@@ -255,6 +262,34 @@ impl Session {
         self.exit_told = true;
         let waiting = self.close_input();
         consumed(core, self.channel, waiting);
+    }
+
+    fn output_is_over(&self) -> bool {
+        self.has_started() && self.streams.output_is_over()
+    }
+
+    fn send_eof(&mut self, core: &mut Core) {
+        if !self.eof_sent && !self.close_received {
+            self.eof_sent = true;
+            core.send_eof(self.channel);
+        }
+    }
+
+    /// Most programs close their output by ending, and the news of that is under way: one packet to
+    /// the client serves for both.
+    fn holds_eof(&mut self) -> bool {
+        if self.eof_sent || !self.is_running() {
+            return false;
+        }
+        let now = Instant::now();
+        let wait = Duration::from_millis(END_TOGETHER_MS.into());
+        *self.eof_at.get_or_insert(now + wait) > now
+    }
+
+    /// When to settle this though nothing happens.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.eof_at
+            .filter(|_| !self.eof_sent && self.is_running() && !self.close_received)
     }
 
     /// Ends it at once, whatever runs.
@@ -279,10 +314,8 @@ impl Session {
         if std::mem::take(&mut self.end_of_write_due) && wants_eow && !self.close_received {
             core.send_request(self.channel, b"eow@openssh.com", false, &[]);
         }
-        let over = self.has_started() && self.streams.output_is_over();
-        if over && !self.eof_sent && !self.close_received {
-            self.eof_sent = true;
-            core.send_eof(self.channel);
+        if self.output_is_over() && !self.holds_eof() {
+            self.send_eof(core);
         }
         let abandoned = self.close_received && !self.awaits_exit();
         if abandoned || (self.exit_told && self.eof_sent) {

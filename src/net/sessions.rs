@@ -2,6 +2,8 @@
 //!
 //! `net` holds a copy of the login's policy to answer clients early; the helper enforces it.
 
+use std::time::Instant;
+
 use agent_helper::forward_frame::X11Request;
 use agent_helper::frame::{NetToSession, Policy, Program, SessionToNet};
 use agent_helper::link::LinkError;
@@ -378,6 +380,11 @@ impl Sessions {
                     .poll_set(room)
                     .map(move |(side, descriptor)| (index, side, descriptor))
             })
+    }
+
+    /// When something is due though nothing happens.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.sessions.iter().filter_map(Session::next_due).min()
     }
 
     /// There is more to do as soon as the outbox is empty, without anything to wait for.
