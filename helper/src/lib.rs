@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod agent;
 pub mod auth_info;
 pub mod connect;
+pub mod decision;
 pub mod descendants;
 pub mod display;
 pub mod environment;
