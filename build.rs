@@ -152,6 +152,8 @@ fn build(directory: &Path, target_directory: &Path) -> Vec<u8> {
         "-Crelocation-model=pie",
         // Tables of few jumps are larger than the comparisons that they replace.
         "-Cllvm-args=-min-jump-table-entries=10",
+        // Dearer calls than LLVM's: what is shorter than a call and its moves goes in place of it.
+        "-Cllvm-args=-inline-call-penalty=60",
         // Blocks of code in the order with the fewest jumps between, and no copies of their ends.
         "-Cllvm-args=-apply-ext-tsp-for-size=true",
         "-Cllvm-args=-disable-early-taildup",

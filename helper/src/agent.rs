@@ -40,7 +40,10 @@ impl AgentSocket {
     /// Listens in a new directory in `/tmp`, else in the user's `.ssh`. `link`: AgentSocketPath; the
     /// second value is why there is no link though one was wanted.
     pub fn new(home: &[u8], link: Option<&[u8]>) -> Result<(OwnedFd, Self, Option<Errno>), Errno> {
-        let directory = directory(b"/tmp").or_else(|_| directory(&[home, b"/.ssh"].concat()))?;
+        let directory = match directory(b"/tmp") {
+            Ok(directory) => directory,
+            Err(_) => directory(&[home, b"/.ssh"].concat())?,
+        };
         let number = decimal(getpid().as_raw_pid().cast_unsigned());
         let path = [&directory, b"/agent.".as_slice(), &number].concat();
         let mut socket = Self {

@@ -22,7 +22,7 @@ use crate::text::c_string;
 /// A connection that is being made.
 #[derive(Debug)]
 pub struct Race {
-    /// Not tried yet.
+    /// Not tried yet, the next one last.
     left: Vec<Address>,
     port: u16,
     running: Vec<OwnedFd>,
@@ -36,8 +36,10 @@ pub struct Race {
 impl Race {
     /// Prepares to connect to `port` of one of `addresses`; [`Race::advance`] begins.
     pub fn new(addresses: &[Address], port: u16, now_ms: u64) -> Self {
+        let mut left = interleaved(addresses);
+        left.reverse();
         Self {
-            left: interleaved(addresses),
+            left,
             port,
             running: Vec::new(),
             errno: Errno::ADDRNOTAVAIL,
@@ -79,10 +81,9 @@ impl Race {
             return Some(Err(Errno::TIMEDOUT));
         }
         while now_ms >= self.next_ms || self.running.is_empty() {
-            if self.left.is_empty() {
+            let Some(address) = self.left.pop() else {
                 break;
-            }
-            let address = self.left.remove(0);
+            };
             match begin(&socket_address(address, self.port)) {
                 Ok((socket, true)) => return Some(Ok(socket)),
                 Ok((socket, false)) => {

@@ -329,10 +329,13 @@ impl Link {
                 return Err(LinkError::Violation(Violation::NoHeader));
             };
             let content = datagram.get(HEADER_BYTES..).unwrap_or(&[]);
-            if let Some(received) =
-                accept_piece(&mut assembly.partial, header, content, descriptors)?
-            {
-                return Ok(Some(received));
+            match accept_piece(&mut assembly.partial, header, content, descriptors) {
+                Ok(None) => {}
+                Ok(received) => return Ok(received),
+                Err(error) => {
+                    assembly.partial = None;
+                    return Err(error);
+                }
             }
         }
     }
@@ -354,16 +357,16 @@ fn accept_piece(
     if total > FRAME_MAX_BYTES || descriptors.len() > DESCRIPTORS_MAX {
         return Err(LinkError::Violation(Violation::TooLarge));
     }
-    let (first, mut gathered, rights) = match partial.take() {
-        None if header.offset == 0 => (header, Vec::new(), descriptors),
-        Some((first, gathered, rights))
-            if first.connection == header.connection
-                && first.total == header.total
-                && usize::try_from(header.offset) == Ok(gathered.len())
+    let (first, gathered, _) = match partial {
+        None if header.offset == 0 => partial.insert((header, Vec::new(), descriptors)),
+        Some(partial)
+            if partial.0.connection == header.connection
+                && partial.0.total == header.total
+                && usize::try_from(header.offset) == Ok(partial.1.len())
                 && header.offset != 0
                 && descriptors.is_empty() =>
         {
-            (first, gathered, rights)
+            partial
         }
         _ => {
             return Err(LinkError::Violation(Violation::OutOfPlace));
@@ -374,12 +377,12 @@ fn accept_piece(
         return Err(LinkError::Violation(Violation::Misfit));
     }
     if gathered.len() < total {
-        *partial = Some((first, gathered, rights));
         return Ok(None);
     }
-    Ok(Some(Received {
-        connection: first.connection,
-        content: gathered,
-        descriptors: rights,
+    let connection = first.connection;
+    Ok(partial.take().map(|(_, content, descriptors)| Received {
+        connection,
+        content,
+        descriptors,
     }))
 }
