@@ -154,7 +154,11 @@ impl Monitor {
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);
                 helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
                 connection.helper = Some(helper);
-                if self.debug.level.is_some() || streams::level() > ::log::LevelFilter::Off {
+                let usual = connection.log_level == ::log::LevelFilter::Info;
+                if !usual
+                    || self.debug.level.is_some()
+                    || streams::level() > ::log::LevelFilter::Off
+                {
                     self.tell_helper_level(key);
                 }
                 true
