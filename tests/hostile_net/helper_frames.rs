@@ -58,10 +58,16 @@ fn asked(
             build_id: agent::BUILD_ID,
         },
     );
-    let mut received = helper.hear_raw().unwrap();
-    let frame = MonitorToHelper::from_wire(&received.content).unwrap();
-    assert!(matches!(frame, MonitorToHelper::ReadKeys { .. }));
-    (connection, helper, received.descriptors.pop().unwrap())
+    loop {
+        let mut received = helper.hear_raw().unwrap();
+        match MonitorToHelper::from_wire(&received.content).unwrap() {
+            MonitorToHelper::SetLogLevel { .. } => {}
+            MonitorToHelper::ReadKeys { .. } => {
+                return (connection, helper, received.descriptors.pop().unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 fn record(file: u32, status: u32, content: &[u8]) -> Vec<u8> {
