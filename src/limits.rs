@@ -143,10 +143,10 @@ pub const LOG_LINES_PER_SECOND: u32 = 20;
 pub const LOG_LINE_MAX_BYTES: usize = 1024;
 /// Lines about what one user does to files, in bytes at once: some 50,000 lines, what copying 20,000
 /// files makes.
-pub const FILE_LOG_BURST_BYTES: i64 = 8 * 1024 * 1024;
+pub const FILE_LOG_BURST_BYTES: u32 = 8 * 1024 * 1024;
 /// The same per second in the long run: some 1,500 lines. With the burst, trees of 100,000 files go as
 /// fast as clients go that wait for each answer.
-pub const FILE_LOG_BYTES_PER_SECOND: i64 = 256 * 1024;
+pub const FILE_LOG_BYTES_PER_SECOND: u32 = 256 * 1024;
 /// How long whoever is beyond that is not listened to: then some hundred lines are written at once.
 pub const FILE_LOG_PAUSE_MS: u64 = 50;
 /// How long, once a connection is over, what it did to files may still be told. It takes a millisecond,

@@ -7,30 +7,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::rate::Rate;
 use crate::limits::{FILE_LOG_BURST_BYTES, FILE_LOG_BYTES_PER_SECOND, FILE_LOG_PAUSE_MS};
 
-/// What each user has left; who has all of it is not kept.
+/// What each user has left, in bytes; who has all of it is not kept.
 #[derive(Debug, Default)]
-pub(super) struct Budgets(BTreeMap<u32, Budget>);
-
-#[derive(Debug)]
-struct Budget {
-    /// Below zero by the last line at most.
-    left_bytes: i64,
-    since: Instant,
-}
+pub(super) struct Budgets(BTreeMap<u32, Rate>);
 
 impl Budgets {
     /// How long this user is not to be listened to; `None`: there is something left.
     pub(super) fn wait(&mut self, uid: u32, now: Instant) -> Option<Duration> {
-        let budget = self.0.get_mut(&uid)?;
-        budget.refill(now);
-        if budget.left_bytes > 0 {
-            return None;
-        }
-        let owed_bytes = budget.left_bytes.unsigned_abs();
-        let owed_ms = owed_bytes * 1000 / FILE_LOG_BYTES_PER_SECOND.unsigned_abs();
-        Some(Duration::from_millis(owed_ms + FILE_LOG_PAUSE_MS))
+        let owed = self.0.get_mut(&uid)?.owes(now)?;
+        Some(owed + Duration::from_millis(FILE_LOG_PAUSE_MS))
     }
 
     /// A line was written.
@@ -38,29 +26,8 @@ impl Budgets {
         if !self.0.contains_key(&uid) {
             self.0.retain(|_, budget| !budget.is_full(now));
         }
-        let budget = self.0.entry(uid).or_insert(Budget {
-            left_bytes: FILE_LOG_BURST_BYTES,
-            since: now,
-        });
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        budget.left_bytes = budget.left_bytes.saturating_sub(bytes);
-    }
-}
-
-impl Budget {
-    fn refill(&mut self, now: Instant) {
-        let passed_ms = now.saturating_duration_since(self.since).as_millis();
-        if passed_ms > 0 {
-            let passed_ms = i64::try_from(passed_ms).unwrap_or(i64::MAX);
-            let gained = passed_ms.saturating_mul(FILE_LOG_BYTES_PER_SECOND) / 1000;
-            self.left_bytes = (self.left_bytes.saturating_add(gained)).min(FILE_LOG_BURST_BYTES);
-            self.since = now;
-        }
-    }
-
-    fn is_full(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.left_bytes == FILE_LOG_BURST_BYTES
+        let new = || Rate::new(FILE_LOG_BURST_BYTES, FILE_LOG_BYTES_PER_SECOND, now);
+        self.0.entry(uid).or_insert_with(new).spend(bytes);
     }
 }
 
@@ -69,7 +36,7 @@ mod tests {
     use super::*;
 
     /// Lines of 100 bytes that are written until somebody has to wait.
-    fn lines(budgets: &mut Budgets, uid: u32, now: Instant) -> i64 {
+    fn lines(budgets: &mut Budgets, uid: u32, now: Instant) -> u32 {
         let mut count = 0;
         while budgets.wait(uid, now).is_none() {
             budgets.spend(uid, 100, now);

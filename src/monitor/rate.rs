@@ -1,11 +1,11 @@
 //! A token bucket: bursts up to a bound, a rate in the long run.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
 pub(super) struct Rate {
-    /// Thousandths of a token, so that short pauses count too.
-    millitokens: u64,
+    /// Thousandths of a token, so that short pauses count too; below zero they are owed.
+    millitokens: i64,
     burst: u32,
     per_second: u32,
     since: Instant,
@@ -14,7 +14,7 @@ pub(super) struct Rate {
 impl Rate {
     pub(super) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
         Self {
-            millitokens: u64::from(burst) * 1000,
+            millitokens: i64::from(burst) * 1000,
             burst,
             per_second,
             since: now,
@@ -23,26 +23,48 @@ impl Rate {
 
     /// Takes one token, if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let passed_ms = u64::try_from(now.saturating_duration_since(self.since).as_millis())
-            .unwrap_or(u64::MAX);
-        if passed_ms > 0 {
-            let gained = passed_ms.saturating_mul(u64::from(self.per_second));
-            let full = u64::from(self.burst) * 1000;
-            self.millitokens = self.millitokens.saturating_add(gained).min(full);
-            self.since = now;
-        }
+        self.refill(now);
         let taken = self.millitokens >= 1000;
         if taken {
             self.millitokens -= 1000;
         }
         taken
     }
+
+    /// Takes so many tokens, also where there are fewer.
+    pub(super) fn spend(&mut self, tokens: usize) {
+        let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
+        self.millitokens = self.millitokens.saturating_sub(tokens.saturating_mul(1000));
+    }
+
+    /// How long it takes until nothing is owed; `None`: there is something left.
+    pub(super) fn owes(&mut self, now: Instant) -> Option<Duration> {
+        self.refill(now);
+        let owed = self.millitokens.unsigned_abs() / u64::from(self.per_second);
+        (self.millitokens <= 0).then(|| Duration::from_millis(owed))
+    }
+
+    /// Nothing was taken for so long that it is as new.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.millitokens == i64::from(self.burst) * 1000
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed_ms = now.saturating_duration_since(self.since).as_millis();
+        if passed_ms > 0 {
+            let passed_ms = i64::try_from(passed_ms).unwrap_or(i64::MAX);
+            let gained = passed_ms.saturating_mul(i64::from(self.per_second));
+            let full = i64::from(self.burst) * 1000;
+            self.millitokens = self.millitokens.saturating_add(gained).min(full);
+            self.since = now;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_burst_is_followed_by_the_rate() {
