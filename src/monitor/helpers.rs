@@ -14,13 +14,12 @@ use super::farewell::Farewells;
 use super::file_events::FileLog;
 use super::host::Host;
 use super::ids::ConnectionKey;
-use super::levels::LineRates;
+use super::levels::{LineRates, helper_level};
 use super::log::{helper_line, level_of};
 use super::outbox::Outbox;
 use super::poller::{Poller, Source};
 use super::timers::{Deadline, TimerId};
 use crate::limits::{FRAMES_PER_TURN, HELLO_TIME_MS};
-use crate::logging::streams;
 
 #[derive(Debug)]
 pub(super) struct Helper {
@@ -154,11 +153,9 @@ impl Monitor {
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);
                 helper.hello = Some(self.timers.after(time, Deadline::HelperHello(key)));
                 connection.helper = Some(helper);
-                let usual = connection.log_level == ::log::LevelFilter::Info;
-                if !usual
-                    || self.debug.level.is_some()
-                    || streams::level() > ::log::LevelFilter::Off
-                {
+                // Where it is another than a helper begins with.
+                let level = helper_level(self.debug.level, connection.log_level);
+                if level != ::log::LevelFilter::Info {
                     self.tell_helper_level(key);
                 }
                 true

@@ -115,8 +115,7 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
-        let own = self.debug.level.unwrap_or(connection.log_level);
-        let level = own.max(streams::level());
+        let level = helper_level(self.debug.level, connection.log_level);
         let frame = agent_helper::frame::MonitorToHelper::SetLogLevel {
             level: level_number(level),
         };
@@ -127,4 +126,10 @@ impl Monitor {
             self.helper_lost(key, &error.to_string());
         }
     }
+}
+
+/// At which level a helper logs: as was asked for while the server runs, else as its connection; and
+/// whatever somebody follows.
+pub(super) fn helper_level(forced: Option<LevelFilter>, own: LevelFilter) -> LevelFilter {
+    forced.unwrap_or(own).max(streams::level())
 }
