@@ -244,8 +244,6 @@ struct Connection<'a> {
     service: Option<Service>,
     timers: Timers,
     began: Instant,
-    /// When to look again at what is held back while somebody types.
-    shared_until: Option<Instant>,
     key_exchange_owed: Option<Owed>,
     /// An authentication request is with the monitor.
     login_owed: bool,
@@ -278,7 +276,6 @@ impl<'a> Connection<'a> {
             service,
             timers,
             began: Instant::now(),
-            shared_until: None,
             key_exchange_owed: None,
             login_owed: false,
             accepted: false,
@@ -322,8 +319,6 @@ impl<'a> Connection<'a> {
         self.events()?;
         if let Some(service) = &mut self.service {
             service.pump(&mut self.core);
-            let until = self.core.share(self.began.elapsed());
-            self.shared_until = until.map(|until| self.began + until);
         }
         self.end_idle()?;
         let channels = u32::try_from(self.core.open_channels()).unwrap_or(u32::MAX);
@@ -718,6 +713,8 @@ impl<'a> Connection<'a> {
 
     /// Waits until something can be done.
     fn wait(&mut self) -> Result<(), Stop> {
+        // First, since it decides from whom data is taken.
+        let share_again = self.core.share(self.began.elapsed());
         let wants_input = self.wants_input();
         let wants_output = !self.core.outbox().is_empty();
         let mut set = Vec::with_capacity(8);
@@ -757,7 +754,8 @@ impl<'a> Connection<'a> {
             Some(Duration::ZERO)
         } else {
             let service = self.service.as_ref().and_then(Service::next_due);
-            let moments = [self.timers.next(), service, self.shared_until];
+            let share_again = share_again.map(|after| self.began + after);
+            let moments = [self.timers.next(), service, share_again];
             let next = moments.into_iter().flatten().min();
             next.map(|at| at.saturating_duration_since(Instant::now()))
         };
