@@ -113,8 +113,8 @@ impl Prepared {
         {
             return None;
         }
-        let (environment, complaints) = environment(program, None);
-        complaints.is_empty().then_some(())?;
+        // Complaints are about a file, and there is none.
+        let (environment, _) = environment(program, None);
         let shell = &*policy.identity.shell;
         Some(Self {
             home: c_string(home).ok()?,
@@ -129,8 +129,7 @@ impl Prepared {
         let environment = self.environment.entries();
         let start = Start {
             standard,
-            home: &self.home,
-            shell: &self.shell,
+            program: self,
             execution: Execution::new(&self.shell, &self.arguments, environment),
         };
         sys::spawn(Start::run, &start)
@@ -140,8 +139,7 @@ impl Prepared {
 /// What the process of a [`Prepared`] program sees.
 struct Start<'a> {
     standard: &'a Standard,
-    home: &'a CString,
-    shell: &'a CString,
+    program: &'a Prepared,
     execution: Execution<'a>,
 }
 
@@ -152,11 +150,12 @@ impl Start<'_> {
         }
         sys::close_from(3);
         sys::reset_signals();
-        if let Err(errno) = chdir(&**self.home) {
-            say_no_home(self.home.to_bytes(), errno);
+        let Prepared { home, shell, .. } = self.program;
+        if let Err(errno) = chdir(&**home) {
+            say_no_home(home.to_bytes(), errno);
         }
         let errno = self.execution.run();
-        say_not_executed(self.shell.to_bytes(), errno);
+        say_not_executed(shell.to_bytes(), errno);
         sys::exit(STATUS_FAILED)
     }
 }

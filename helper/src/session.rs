@@ -273,7 +273,7 @@ impl Sessions {
     /// and waking it twice for each would be a twentieth of their cost. Gives how long the next one
     /// has to go.
     pub fn tell_of_programs<P: Peers>(&mut self, peers: &mut P) -> Result<Option<u64>, P::Error> {
-        let mut next = None;
+        let (mut next, mut now_ms) = (None, None);
         for session in &mut self.list {
             let Some(process) = &mut session.process else {
                 continue;
@@ -281,7 +281,7 @@ impl Sessions {
             let Some(at_ms) = process.tell_at_ms else {
                 continue;
             };
-            let rest_ms = at_ms.saturating_sub(sys::now_ms());
+            let rest_ms = at_ms.saturating_sub(*now_ms.get_or_insert_with(sys::now_ms));
             if rest_ms > 0 {
                 next = Some(next.unwrap_or(rest_ms).min(rest_ms));
                 continue;

@@ -99,9 +99,9 @@ pub fn spawn<T>(child: fn(&T) -> !, argument: &T) -> Result<Pid, Errno> {
     const CLONE_VFORK: usize = 0x4000;
     let start = Start { child, argument };
     // SAFETY: `enter` gets the argument it is for. The child works on the part of our stack that is
-    // free while we wait, has descriptors and signal dispositions of its own, and never returns; no
-    // signal handler exists that it could run. Of another thread it could find a lock taken, but
-    // the helper starts none.
+    // free while we wait, has descriptors and signal dispositions of its own, and never returns. No
+    // signal has a handler but, where the helper is the agent itself, those of faults, which end the
+    // child. Of another thread it could find a lock taken, but the helper starts none.
     let result = unsafe {
         arch::clone_and_call(
             CLONE_VM | CLONE_VFORK | SIGCHLD,
