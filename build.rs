@@ -5,6 +5,7 @@
 //! two cargos. `AGENT_HELPER_BIN` names a helper that was built elsewhere.
 #![allow(clippy::unwrap_used)] // a build script's way to fail
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -42,58 +43,99 @@ fn main() {
         digest_sources(&root.join(directory), &mut identity);
     }
     if env::var_os("CARGO_FEATURE_EMBED_HELPER").is_some() {
-        let image = match env::var_os("AGENT_HELPER_BIN") {
+        let mut image = match env::var_os("AGENT_HELPER_BIN") {
             Some(path) => {
                 println!("cargo::rerun-if-changed={}", Path::new(&path).display());
                 fs::read(path).expect("AGENT_HELPER_BIN names the helper")
             }
             None => build(&root.join("helper"), &out.join("helper-target")),
         };
-        let mut image = without_sections(image);
+        let segments = Segments::of(&image);
+        without_sections(&mut image, &segments);
         identity.update(&image);
         fs::write(out.join("helper.image"), &image).unwrap();
-        fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
         if env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64" {
-            image_filter::to_positions(&mut image);
+            image = image_filter::sort(&image, segments.code.clone());
         }
-        let deflated = miniz_oxide::deflate::compress_to_vec_zlib(&image, 10);
-        fs::write(out.join("helper.z"), deflated).unwrap();
+        fs::write(out.join("helper.rs"), format!("{}_usize", image.len())).unwrap();
+        fs::write(out.join("helper.z"), deflate(&image)).unwrap();
     }
     fs::write(out.join("built-s"), build_time_s().to_string()).unwrap();
     let digest = identity.finish();
     fs::write(out.join("build-id"), &digest.as_ref()[..BUILD_ID_BYTES]).unwrap();
 }
 
-/// Cuts off what stands behind the last segment: section headers, which only debuggers and linkers read
-/// (elf(5)).
-fn without_sections(mut image: Vec<u8>) -> Vec<u8> {
-    let is_64 = image[4] == 2;
-    assert_eq!(image[5], 1, "little-endian");
-    // Places in the file's header, and of offset and size in a segment's.
-    let (segments, sections, counts, (offset, size)) = if is_64 {
-        (0x20, 0x28, 0x36, (0x08, 0x20))
-    } else {
-        (0x1c, 0x20, 0x2a, (0x04, 0x10))
+/// Where things are in a program's file (elf(5)).
+struct Segments {
+    is_64: bool,
+    /// What is executed, in bytes of the file.
+    code: Range<usize>,
+    /// Where the last of them ends.
+    end: usize,
+}
+
+impl Segments {
+    /// Place of the number of segments' headers' size in the file's header.
+    const COUNTS: [usize; 2] = [0x2a, 0x36];
+
+    fn of(image: &[u8]) -> Self {
+        let is_64 = image[4] == 2;
+        assert_eq!(image[5], 1, "little-endian");
+        let number = |at: usize, bytes: usize| {
+            let mut value = [0; 8];
+            value[..bytes].copy_from_slice(&image[at..at + bytes]);
+            usize::try_from(u64::from_le_bytes(value)).unwrap()
+        };
+        // Place of the headers of segments, and in each of flags, offset and size.
+        let (word, headers, flags, offset, size) = match is_64 {
+            true => (8, 0x20, 0x04, 0x08, 0x20),
+            false => (4, 0x1c, 0x18, 0x04, 0x10),
+        };
+        let counts = Self::COUNTS[usize::from(is_64)];
+        let mut segments = Self {
+            is_64,
+            code: 0..0,
+            end: 0,
+        };
+        for index in 0..number(counts + 2, 2) {
+            let header = number(headers, word) + index * number(counts, 2);
+            let start = number(header + offset, word);
+            let end = start + number(header + size, word);
+            segments.end = segments.end.max(end);
+            let (is_loaded, is_executed) = (number(header, 4) == 1, number(header + flags, 4) & 1);
+            if is_loaded && is_executed == 1 {
+                segments.code = start..end;
+            }
+        }
+        segments
+    }
+}
+
+/// Cuts off what stands behind the last segment: section headers, which only debuggers and linkers read.
+fn without_sections(image: &mut Vec<u8>, segments: &Segments) {
+    assert!(segments.end <= image.len());
+    image.truncate(segments.end);
+    let (word_bytes, sections) = match segments.is_64 {
+        true => (8, 0x28),
+        false => (4, 0x20),
     };
-    let half = |at: usize| usize::from(u16::from_le_bytes([image[at], image[at + 1]]));
-    let word = |at: usize| {
-        let bytes = if is_64 { 8 } else { 4 };
-        let mut value = [0; 8];
-        value[..bytes].copy_from_slice(&image[at..at + bytes]);
-        usize::try_from(u64::from_le_bytes(value)).unwrap()
-    };
-    let end = (0..half(counts + 2))
-        .map(|index| word(segments) + index * half(counts))
-        .map(|segment| word(segment + offset) + word(segment + size))
-        .max()
-        .unwrap();
-    assert!(end <= image.len());
-    image.truncate(end);
-    let word_bytes = if is_64 { 8 } else { 4 };
     image[sections..sections + word_bytes].fill(0);
     // Their size, their number, and where their names are.
+    let counts = Segments::COUNTS[usize::from(segments.is_64)];
     image[counts + 4..counts + 10].fill(0);
-    image
+}
+
+/// As small as deflating gets (zlib), which takes a second.
+fn deflate(image: &[u8]) -> Vec<u8> {
+    let mut deflated = Vec::new();
+    zopfli::compress(
+        zopfli::Options::default(),
+        zopfli::Format::Zlib,
+        image,
+        &mut deflated,
+    )
+    .unwrap();
+    deflated
 }
 
 /// Seconds since 1970, now or as <https://reproducible-builds.org/specs/source-date-epoch/> has it.

@@ -45,9 +45,9 @@ const SEAL_EXEC: SealFlags = SealFlags::from_bits_retain(0x20);
 
 #[cfg(feature = "embed-helper")]
 mod embedded {
-    /// The helper, deflated (zlib); on x86_64 with positions in place of displacements.
+    /// The helper, deflated (zlib); on x86_64 with its bytes sorted by [`crate::image_filter`].
     pub static DEFLATED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/helper.z"));
-    /// Its length, inflated: nothing longer is accepted.
+    /// The length of what was deflated: nothing longer is accepted.
     pub const LEN_BYTES: usize = include!(concat!(env!("OUT_DIR"), "/helper.rs"));
 }
 
@@ -413,11 +413,12 @@ fn inflate() -> Result<Vec<u8>, String> {
         embedded::DEFLATED,
         embedded::LEN_BYTES,
     );
-    let mut image = inflated.map_err(|error| format!("the embedded image is damaged: {error}"))?;
+    let inflated = inflated.map_err(|error| format!("the embedded image is damaged: {error}"))?;
     if cfg!(target_arch = "x86_64") {
-        crate::image_filter::to_displacements(&mut image);
+        return crate::image_filter::join(&inflated)
+            .ok_or_else(|| "the embedded image is damaged".to_owned());
     }
-    Ok(image)
+    Ok(inflated)
 }
 
 #[cfg(not(feature = "embed-helper"))]
@@ -569,6 +570,13 @@ mod tests {
     fn image(setting: HelperMode, directories: &[&str]) -> Result<HelperImage, Unavailable> {
         let directories = directories.iter().map(PathBuf::from).collect();
         prepare_in(setting, &OwnImage::open().unwrap(), directories)
+    }
+
+    #[test]
+    #[cfg(feature = "embed-helper")]
+    fn the_image_is_the_one_that_was_embedded() {
+        let built = include_bytes!(concat!(env!("OUT_DIR"), "/helper.image"));
+        assert!(inflate().unwrap() == built);
     }
 
     #[test]
