@@ -148,7 +148,7 @@ impl Monitor {
     }
 
     fn of_processes(&self, samples: &mut Samples) {
-        let mode = self.host.helper.mode().to_string();
+        let mode = self.helper_image.mode().to_string();
         samples.add(Id::HelperMode, &[&mode], 1);
         let mut named = Vec::new();
         for key in &self.generation.host_keys {

@@ -111,14 +111,14 @@ impl Monitor {
             .nets
             .iter()
             .any(|(_, net)| net.role == Role::Strangers && net.greeted && !net.retired);
-        let refusals = self.host.helper.refusals().iter();
+        let refusals = self.helper_image.refusals().iter();
         let keys = self.generation.host_keys.iter();
         Readiness {
             ready: greeted && !self.stopping,
             draining: self.stopping,
             pid: std::process::id(),
             started_s: self.started_s,
-            helper_mode: self.host.helper.mode().to_string().as_str().into(),
+            helper_mode: self.helper_image.mode().to_string().as_str().into(),
             helper_refusals: refusals
                 .map(|refusal| {
                     let mode = refusal.mode.to_string();

@@ -12,7 +12,6 @@ use super::Monitor;
 use super::connection::{Connection, Phase, Step};
 use super::farewell::Farewells;
 use super::file_events::FileLog;
-use super::host::Host;
 use super::ids::ConnectionKey;
 use super::levels::{LineRates, helper_level};
 use super::log::{helper_line, level_of};
@@ -20,6 +19,7 @@ use super::outbox::Outbox;
 use super::poller::{Poller, Source};
 use super::timers::{Deadline, TimerId};
 use crate::limits::{FRAMES_PER_TURN, HELLO_TIME_MS};
+use crate::memexec::HelperImage;
 
 #[derive(Debug)]
 pub(super) struct Helper {
@@ -55,14 +55,12 @@ pub(super) enum HelperStage {
 
 impl Helper {
     pub(super) fn launch(
-        host: &mut Host,
+        image: &mut HelperImage,
         poller: &Poller,
         key: ConnectionKey,
     ) -> std::io::Result<Self> {
         let (ours, theirs) = link::pair()?;
-        let launched = host
-            .helper
-            .launch(c"agent-helper: [auth]", theirs.as_fd())?;
+        let launched = image.launch(c"agent-helper: [auth]", theirs.as_fd())?;
         poller.add(&ours, Source::Helper(key))?;
         Ok(Self {
             link: Link::new(ours),
@@ -147,7 +145,7 @@ impl Monitor {
             return true;
         }
         let begun = Instant::now();
-        match Helper::launch(&mut self.host, &self.poller, key) {
+        match Helper::launch(&mut self.helper_image, &self.poller, key) {
             Ok(mut helper) => {
                 self.counters.launches.note(begun.elapsed());
                 let time = std::time::Duration::from_millis(HELLO_TIME_MS);

@@ -50,7 +50,6 @@ pub(super) struct Host {
     pub only_uid: Option<u32>,
     /// The executable of every `net`: the agent's own file.
     pub own: OwnImage,
-    pub helper: HelperImage,
     /// RLIMIT_NOFILE that the server was started with: sessions get it back.
     pub nofile: (u64, u64),
     /// Connections that the raised limit has room for.
@@ -64,26 +63,13 @@ pub(super) struct Host {
 
 impl Host {
     /// `image`: the agent's own file, where it was handed down.
-    pub(super) fn new(
-        options: &Options,
-        as_root: bool,
-        image: Option<OwnedFd>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(as_root: bool, image: Option<OwnedFd>) -> io::Result<Self> {
         let own = match image {
             Some(image) => OwnImage::from_descriptor(image),
             None => OwnImage::open()?,
         };
-        let mut helper = memexec::prepare(options.helper_mode, &own).map_err(io::Error::other)?;
-        for refusal in helper.refusals() {
-            log::warn!(
-                "helper: {:?} does not work here: {}",
-                refusal.mode,
-                refusal.reason
-            );
-        }
         let (nofile, connections_max) = raise_descriptors();
         let oom_score_adj = protect_from_oom(as_root);
-        helper.set_oom_score_adj(oom_score_adj);
         let random = Random::system();
         let mut secret = [0; 32];
         random
@@ -94,7 +80,6 @@ impl Host {
             as_root,
             only_uid,
             own,
-            helper,
             nofile,
             connections_max,
             oom_score_adj,
@@ -103,6 +88,21 @@ impl Host {
             tty_group: account::group_id(c"tty"),
             time_zone: std::env::var_os("TZ").map(std::os::unix::ffi::OsStringExt::into_vec),
         })
+    }
+
+    /// Puts the helper where it can be executed, which takes milliseconds.
+    pub(super) fn prepare_helper(&self, options: &Options) -> io::Result<HelperImage> {
+        let mut helper =
+            memexec::prepare(options.helper_mode, &self.own).map_err(io::Error::other)?;
+        for refusal in helper.refusals() {
+            log::warn!(
+                "helper: {:?} does not work here: {}",
+                refusal.mode,
+                refusal.reason
+            );
+        }
+        helper.set_oom_score_adj(self.oom_score_adj);
+        Ok(helper)
     }
 
     /// Whom strangers' `net` is confined to; `None` without root.

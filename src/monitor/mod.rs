@@ -90,6 +90,7 @@ use crate::allocator;
 use crate::config::{Config, Loaded};
 use crate::footprint;
 use crate::host_keys::HostKey;
+use crate::memexec::HelperImage;
 use crate::notify::Notifier;
 use crate::program::Program;
 use crate::take_over::TakenOver;
@@ -184,6 +185,7 @@ fn today() -> i64 {
 #[derive(Debug)]
 struct Monitor {
     host: Host,
+    helper_image: HelperImage,
     poller: Poller,
     timers: Timers,
     signals: Signals,

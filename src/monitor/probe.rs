@@ -44,16 +44,19 @@ pub fn probe(options: &Options, as_root: bool, taken: Option<TakenOver>) -> Exit
 fn prove(options: &Options, as_root: bool, taken: TakenOver) -> Result<String, Vec<String>> {
     let one = |error: String| vec![error];
     let keys = host_keys::find(options)?.len().max(taken.host_keys.len());
-    let host = Host::new(options, as_root, taken.image).map_err(|error| one(error.to_string()))?;
+    let host = Host::new(as_root, taken.image).map_err(|error| one(error.to_string()))?;
     prove_listeners(options, taken.listeners)?;
     prove_net(&host, options).map_err(one)?;
+    let helper = host
+        .prepare_helper(options)
+        .map_err(|error| one(error.to_string()))?;
     let keys = match keys {
         0 => "a host key to be made".to_owned(),
         keys => format!("{keys} host keys"),
     };
     Ok(format!(
         "configuration good, {keys}, helper from {}, net confined",
-        host.helper.mode()
+        helper.mode()
     ))
 }
 

@@ -73,13 +73,22 @@ impl Monitor {
         if is_upgrade {
             release_signals();
         }
-        let host = Host::new(&options, as_root, taken.image).map_err(|error| error.to_string())?;
+        let host = Host::new(as_root, taken.image).map_err(|error| error.to_string())?;
+        // It comes up while the helper is inflated and tried.
+        let mut nets = Nets::default();
+        let net = nets
+            .start_strangers(&host, &poller, host.net_ids(&options), &listeners)
+            .map_err(text("net could not be started"))?;
+        let helper_image = host
+            .prepare_helper(&options)
+            .map_err(|error| error.to_string())?;
         let worker = Worker::new().map_err(|error| text("no worker")(error.into()))?;
         poller
             .add(&worker, Source::Worker)
             .map_err(|error| text("the worker cannot be waited for")(error.into()))?;
         let mut monitor = Self {
             host,
+            helper_image,
             poller,
             timers: Timers::default(),
             signals,
@@ -94,7 +103,7 @@ impl Monitor {
             config_path,
             overrides,
             listeners,
-            nets: Nets::default(),
+            nets,
             connections: std::collections::BTreeMap::new(),
             keys: Counter::default(),
             aftermaths: super::aftermath::Aftermaths::default(),
@@ -128,9 +137,7 @@ impl Monitor {
             program,
             upgrade: super::upgrade::Upgrade::default(),
         };
-        let net = monitor
-            .start_strangers()
-            .ok_or("no net process could be started")?;
+        monitor.watch_hello(net);
         super::title::set("agent: monitor");
         match inetd_pair {
             Some((input, output)) => {
