@@ -30,20 +30,24 @@ enum Kind {
 }
 
 const KINDS: usize = 7;
-/// Bytes of the longest operand: an address or displacement. (A constant of eight is two of these.)
-const OPERAND_BYTES: usize = 4;
+/// Bytes of a displacement or constant, but for the short ones.
+const WORD_BYTES: usize = 4;
 /// Begin and length of the code, and the length of each kind, in bytes: 32 bits each, little-endian.
 const HEADER_WORDS: usize = 2 + KINDS;
 
-/// Either direction of the walk.
+/// Either direction of the walk. None ends it: there is no more code, or the input is damaged.
 trait Side {
-    /// Passes on the next `count` bytes, at most [`OPERAND_BYTES`], which are of `kind`.
-    ///
-    /// None at the end of the code, where fewer are left, or damaged input: nothing more is passed on.
-    fn pass(&mut self, kind: Kind, count: usize) -> Option<[u8; OPERAND_BYTES]>;
+    /// Passes on the next byte, which is of `kind`.
+    fn byte(&mut self, kind: Kind) -> Option<u8>;
 
-    fn byte(&mut self, kind: Kind) -> Option<u8> {
-        self.pass(kind, 1).map(|[byte, ..]| byte)
+    /// Passes on four bytes that are relative to what stands behind them.
+    fn target(&mut self) -> Option<()>;
+
+    fn word(&mut self, bytes: usize) -> Option<()> {
+        for _ in 0..bytes {
+            self.byte(Kind::Word)?;
+        }
+        Some(())
     }
 }
 
@@ -52,58 +56,125 @@ fn walk(side: &mut impl Side) {
     while instruction(side).is_some() {}
 }
 
-/// What an opcode is followed by, in addition to the byte that says which operands there are.
-#[derive(Clone, Copy, PartialEq)]
+/// What an opcode is followed by.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// A byte that says which operands there are, and their address.
+    has_mode: bool,
+    constant: Constant,
+}
+
+/// The last part of an instruction.
+#[derive(Clone, Copy)]
 enum Constant {
     None,
     Byte,
     Word,
     Jump,
     Target,
-    /// Of the length of the first operand, for two of the eight operations of the opcode.
-    OfTest {
-        is_byte: bool,
-    },
+    /// The opcode is no opcode, but a prefix of one.
+    Prefix,
+    /// In two of the eight operations of the opcode: a byte, or a word.
+    ByteOfTest,
+    WordOfTest,
+    /// A word, or two.
+    Wide,
+}
+
+const OF_ONE_BYTE: [Shape; 256] = shapes(true);
+/// Behind 0x0f.
+const OF_TWO_BYTES: [Shape; 256] = shapes(false);
+
+const fn shapes(one_byte: bool) -> [Shape; 256] {
+    let mut shapes = [of_two_bytes(0); 256];
+    let mut opcode = 0;
+    while opcode < shapes.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "an index of 256")]
+        let byte = opcode as u8;
+        shapes[opcode] = if one_byte {
+            of_one_byte(byte)
+        } else {
+            of_two_bytes(byte)
+        };
+        opcode += 1;
+    }
+    shapes
+}
+
+const fn of_one_byte(opcode: u8) -> Shape {
+    let (has_mode, constant) = match opcode {
+        0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => {
+            (false, Constant::Prefix)
+        }
+        // arithmetic of the eight kinds
+        0x00..=0x3f => match opcode & 7 {
+            0..=3 => (true, Constant::None),
+            4 => (false, Constant::Byte),
+            5 => (false, Constant::Word),
+            _ => (false, Constant::None),
+        },
+        0x63 | 0x84..=0x8f | 0xd0..=0xd3 | 0xfe | 0xff => (true, Constant::None),
+        0x69 | 0x81 | 0xc7 => (true, Constant::Word),
+        0x6b | 0x80 | 0x83 | 0xc0 | 0xc1 | 0xc6 => (true, Constant::Byte),
+        0x68 | 0xa9 => (false, Constant::Word),
+        0x6a | 0xa8 | 0xb0..=0xb7 | 0xcd => (false, Constant::Byte),
+        0x70..=0x7f | 0xe0..=0xe3 | 0xeb => (false, Constant::Jump),
+        0xb8..=0xbf => (false, Constant::Wide),
+        0xe8 | 0xe9 => (false, Constant::Target),
+        0xf6 => (true, Constant::ByteOfTest),
+        0xf7 => (true, Constant::WordOfTest),
+        _ => (false, Constant::None),
+    };
+    Shape { has_mode, constant }
+}
+
+const fn of_two_bytes(opcode: u8) -> Shape {
+    let (has_mode, constant) = match opcode {
+        // syscall, ud2, rdtsc, cpuid, bswap
+        0x05 | 0x0b | 0x31 | 0xa2 | 0xc8..=0xcf => (false, Constant::None),
+        0x70..=0x73 | 0xa4 | 0xac | 0xba | 0xc2 | 0xc4..=0xc6 => (true, Constant::Byte),
+        0x80..=0x8f => (false, Constant::Target),
+        _ => (true, Constant::None),
+    };
+    Shape { has_mode, constant }
 }
 
 fn instruction(side: &mut impl Side) -> Option<()> {
-    let mut word_bytes = OPERAND_BYTES;
+    let mut word_bytes = WORD_BYTES;
     let mut is_64_bits = false;
-    let opcode = loop {
-        match side.byte(Kind::Code)? {
-            0x66 => word_bytes = 2,
-            0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x67 | 0xf0 | 0xf2 | 0xf3 => {}
-            prefix @ 0x40..=0x4f => is_64_bits = prefix & 8 != 0,
-            opcode => break opcode,
+    let (opcode, mut shape) = loop {
+        let byte = side.byte(Kind::Code)?;
+        let shape = OF_ONE_BYTE[usize::from(byte)];
+        match (shape.constant, byte) {
+            (Constant::Prefix, 0x66) => word_bytes = 2,
+            (Constant::Prefix, _) => is_64_bits = byte & 0xf8 == 0x48,
+            _ => break (byte, shape),
         }
     };
-    let (has_mode, mut constant) = match opcode {
-        0x0f => match side.byte(Kind::Code)? {
-            0x38 => side.byte(Kind::Code).map(|_| (true, Constant::None))?,
-            0x3a => side.byte(Kind::Code).map(|_| (true, Constant::Byte))?,
-            opcode => of_two_bytes(opcode),
-        },
-        opcode => of_one_byte(opcode),
-    };
-    if has_mode {
-        let mode = operands(side)?;
-        if let Constant::OfTest { is_byte } = constant {
-            constant = match (mode >> 3 & 7, is_byte) {
-                (0 | 1, true) => Constant::Byte,
-                (0 | 1, false) => Constant::Word,
-                _ => Constant::None,
-            };
+    if opcode == 0x0f {
+        let second = side.byte(Kind::Code)?;
+        shape = OF_TWO_BYTES[usize::from(second)];
+        if let 0x38 | 0x3a = second {
+            side.byte(Kind::Code)?;
+            if second == 0x3a {
+                shape.constant = Constant::Byte;
+            }
         }
     }
-    match constant {
-        Constant::None | Constant::OfTest { .. } => {}
-        Constant::Byte => drop(side.pass(Kind::Constant, 1)?),
-        Constant::Jump => drop(side.pass(Kind::Jump, 1)?),
-        Constant::Word => drop(side.pass(Kind::Word, word_bytes)?),
-        Constant::Target => drop(side.pass(Kind::Target, OPERAND_BYTES)?),
-    }
-    if is_64_bits && matches!(opcode, 0xb8..=0xbf) {
-        side.pass(Kind::Word, OPERAND_BYTES)?;
+    let operation = match shape.has_mode {
+        true => operands(side)? >> 3 & 7,
+        false => 0,
+    };
+    match shape.constant {
+        Constant::Byte => drop(side.byte(Kind::Constant)?),
+        Constant::Jump => drop(side.byte(Kind::Jump)?),
+        Constant::Word => side.word(word_bytes)?,
+        Constant::Target => side.target()?,
+        Constant::ByteOfTest if operation < 2 => drop(side.byte(Kind::Constant)?),
+        Constant::WordOfTest if operation < 2 => side.word(word_bytes)?,
+        Constant::Wide if is_64_bits => side.word(2 * WORD_BYTES)?,
+        Constant::Wide => side.word(word_bytes)?,
+        _ => {}
     }
     Some(())
 }
@@ -120,47 +191,19 @@ fn operands(side: &mut impl Side) -> Option<u8> {
         _ => 0,
     };
     match addressing {
-        0 if base == 5 => drop(side.pass(Kind::Target, OPERAND_BYTES)?),
-        0 if base == 4 && scale & 7 == 5 => drop(side.pass(Kind::Word, OPERAND_BYTES)?),
+        0 if base == 5 => side.target()?,
+        0 if base == 4 && scale & 7 == 5 => side.word(WORD_BYTES)?,
         0 => {}
-        1 => drop(side.pass(Kind::Displacement, 1)?),
-        _ => drop(side.pass(Kind::Word, OPERAND_BYTES)?),
+        1 => drop(side.byte(Kind::Displacement)?),
+        _ => side.word(WORD_BYTES)?,
     }
     Some(mode)
 }
 
-/// Whether an opcode is followed by a byte that says which operands there are, and by which constant.
-fn of_one_byte(opcode: u8) -> (bool, Constant) {
-    match opcode {
-        // arithmetic of the eight kinds
-        0x00..=0x3f => match opcode & 7 {
-            0..=3 => (true, Constant::None),
-            4 => (false, Constant::Byte),
-            5 => (false, Constant::Word),
-            _ => (false, Constant::None),
-        },
-        0x63 | 0x84..=0x8f | 0xd0..=0xd3 | 0xfe | 0xff => (true, Constant::None),
-        0x69 | 0x81 | 0xc7 => (true, Constant::Word),
-        0x6b | 0x80 | 0x83 | 0xc0 | 0xc1 | 0xc6 => (true, Constant::Byte),
-        0x68 | 0xa9 | 0xb8..=0xbf => (false, Constant::Word),
-        0x6a | 0xa8 | 0xb0..=0xb7 | 0xcd => (false, Constant::Byte),
-        0x70..=0x7f | 0xe0..=0xe3 | 0xeb => (false, Constant::Jump),
-        0xe8 | 0xe9 => (false, Constant::Target),
-        0xf6 => (true, Constant::OfTest { is_byte: true }),
-        0xf7 => (true, Constant::OfTest { is_byte: false }),
-        _ => (false, Constant::None),
-    }
-}
-
-/// The same for opcodes behind 0x0f.
-fn of_two_bytes(opcode: u8) -> (bool, Constant) {
-    match opcode {
-        // syscall, ud2, rdtsc, cpuid, bswap
-        0x05 | 0x0b | 0x31 | 0xa2 | 0xc8..=0xcf => (false, Constant::None),
-        0x70..=0x73 | 0xa4 | 0xac | 0xba | 0xc2 | 0xc4..=0xc6 => (true, Constant::Byte),
-        0x80..=0x8f => (false, Constant::Target),
-        _ => (true, Constant::None),
-    }
+/// Fewer than four bytes are left where a target should be: they are passed on as they are.
+fn remainder(side: &mut impl Side) -> Option<()> {
+    while side.byte(Kind::Code).is_some() {}
+    None
 }
 
 /// From an image to its sorted bytes.
@@ -172,24 +215,23 @@ struct Sorting<'a> {
 }
 
 impl Side for Sorting<'_> {
-    fn pass(&mut self, kind: Kind, count: usize) -> Option<[u8; OPERAND_BYTES]> {
-        let Some((passed, rest)) = self.code.split_at_checked(count) else {
-            self.kinds[Kind::Code as usize].extend_from_slice(self.code);
-            self.code = &[];
-            return None;
+    fn byte(&mut self, kind: Kind) -> Option<u8> {
+        let (byte, rest) = self.code.split_first()?;
+        self.code = rest;
+        self.passed += 1;
+        self.kinds[kind as usize].push(*byte);
+        Some(*byte)
+    }
+
+    fn target(&mut self) -> Option<()> {
+        let Some((bytes, rest)) = self.code.split_first_chunk() else {
+            return remainder(self);
         };
         self.code = rest;
-        self.passed += u32::try_from(count).ok()?;
-        let mut bytes = [0; OPERAND_BYTES];
-        bytes[..count].copy_from_slice(passed);
-        let stored = match kind {
-            Kind::Target => u32::from_le_bytes(bytes)
-                .wrapping_add(self.passed)
-                .to_be_bytes(),
-            _ => bytes,
-        };
-        self.kinds[kind as usize].extend_from_slice(&stored[..count]);
-        Some(bytes)
+        self.passed += 4;
+        let position = u32::from_le_bytes(*bytes).wrapping_add(self.passed);
+        self.kinds[Kind::Target as usize].extend(position.to_be_bytes());
+        Some(())
     }
 }
 
@@ -202,26 +244,28 @@ struct Joining<'a> {
 }
 
 impl Side for Joining<'_> {
-    fn pass(&mut self, kind: Kind, count: usize) -> Option<[u8; OPERAND_BYTES]> {
-        let left = self.code.end.checked_sub(self.image.len())?;
-        let (kind, taken) = match left < count {
-            true => (Kind::Code, left),
-            false => (kind, count),
-        };
-        let source = self.kinds.get_mut(kind as usize)?;
-        let (stored, rest) = source.split_at_checked(taken)?;
-        *source = rest;
-        let mut bytes = [0; OPERAND_BYTES];
-        bytes.get_mut(..taken)?.copy_from_slice(stored);
-        if matches!(kind, Kind::Target) {
-            let end = self.image.len() + count - self.code.start;
-            let position = u32::from_be_bytes(bytes);
-            bytes = position
-                .wrapping_sub(u32::try_from(end).ok()?)
-                .to_le_bytes();
+    fn byte(&mut self, kind: Kind) -> Option<u8> {
+        if self.image.len() >= self.code.end {
+            return None;
         }
-        self.image.extend_from_slice(bytes.get(..taken)?);
-        (taken == count).then_some(bytes)
+        let source = &mut self.kinds[kind as usize];
+        let (byte, rest) = source.split_first()?;
+        *source = rest;
+        self.image.push(*byte);
+        Some(*byte)
+    }
+
+    fn target(&mut self) -> Option<()> {
+        if self.image.len() + WORD_BYTES > self.code.end {
+            return remainder(self);
+        }
+        let source = &mut self.kinds[Kind::Target as usize];
+        let (bytes, rest) = source.split_first_chunk()?;
+        *source = rest;
+        let passed = self.image.len() + WORD_BYTES - self.code.start;
+        let displacement = u32::from_be_bytes(*bytes).wrapping_sub(u32::try_from(passed).ok()?);
+        self.image.extend(displacement.to_le_bytes());
+        Some(())
     }
 }
 
