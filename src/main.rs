@@ -1,5 +1,8 @@
 //! The roles of the one executable, chosen by argv\[0\]: the launcher's titles, else the command line.
 
+#[cfg(all(target_arch = "x86_64", target_env = "musl"))]
+mod start;
+
 use std::process::ExitCode;
 
 #[global_allocator]

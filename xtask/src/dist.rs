@@ -67,6 +67,7 @@ pub fn build(target: Target) -> Result<Built, Failure> {
         // profile's "s" no loop is unrolled there, and ChaCha20 and AES-CTR run at half their
         // speed; the library keeps what "s" made of it. Costs 28 KiB.
         .args(["--", "-Copt-level=3"])
+        .args(target.start_arguments)
         .env("RUSTFLAGS", flags);
     // The build time is part of the program: the same sources must give the same file.
     if std::env::var_os("SOURCE_DATE_EPOCH").is_none() {

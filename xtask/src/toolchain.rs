@@ -26,6 +26,9 @@ pub struct Target {
     binutils: &'static str,
     /// Runs a file of this architecture elsewhere.
     pub emulator: &'static str,
+    /// Of the linker: relocations packed, and src/start.rs, which applies them. Only what can be mapped
+    /// anywhere has any.
+    pub start_arguments: &'static [&'static str],
 }
 
 pub const TARGETS: [Target; 3] = [
@@ -37,6 +40,10 @@ pub const TARGETS: [Target; 3] = [
         gcc: "x86_64-linux-gnu-gcc",
         binutils: "x86_64-linux-gnu-",
         emulator: "qemu-x86_64-static",
+        start_arguments: &[
+            "-Clink-arg=-Wl,-z,pack-relative-relocs",
+            "-Clink-arg=-Wl,--entry=agent_start",
+        ],
     },
     Target {
         name: "aarch64",
@@ -46,6 +53,7 @@ pub const TARGETS: [Target; 3] = [
         gcc: "aarch64-linux-gnu-gcc",
         binutils: "aarch64-linux-gnu-",
         emulator: "qemu-aarch64-static",
+        start_arguments: &[],
     },
     Target {
         name: "armv7",
@@ -55,6 +63,7 @@ pub const TARGETS: [Target; 3] = [
         gcc: "arm-linux-gnueabihf-gcc",
         binutils: "arm-linux-gnueabihf-",
         emulator: "qemu-arm-static",
+        start_arguments: &[],
     },
 ];
 
