@@ -26,9 +26,11 @@ pub struct Target {
     binutils: &'static str,
     /// Runs a file of this architecture elsewhere.
     pub emulator: &'static str,
-    /// Of the linker: relocations packed, and src/start.rs, which applies them. Only what can be mapped
-    /// anywhere has any.
+    /// Of the linker: relocations packed, and src/start.rs, which applies them. binutils packs them for few
+    /// architectures.
     pub start_arguments: &'static [&'static str],
+    /// Whether rustc makes static programs for it that can be mapped anywhere.
+    has_static_pie: bool,
 }
 
 pub const TARGETS: [Target; 3] = [
@@ -44,6 +46,7 @@ pub const TARGETS: [Target; 3] = [
             "-Clink-arg=-Wl,-z,pack-relative-relocs",
             "-Clink-arg=-Wl,--entry=agent_start",
         ],
+        has_static_pie: true,
     },
     Target {
         name: "aarch64",
@@ -54,6 +57,7 @@ pub const TARGETS: [Target; 3] = [
         binutils: "aarch64-linux-gnu-",
         emulator: "qemu-aarch64-static",
         start_arguments: &[],
+        has_static_pie: false,
     },
     Target {
         name: "armv7",
@@ -64,6 +68,7 @@ pub const TARGETS: [Target; 3] = [
         binutils: "arm-linux-gnueabihf-",
         emulator: "qemu-arm-static",
         start_arguments: &[],
+        has_static_pie: false,
     },
 ];
 
@@ -127,10 +132,11 @@ pub fn cargo_for(target: Target) -> Result<Command, Failure> {
         }
         cargo
     };
-    cargo.env(
-        format!("CARGO_TARGET_{}_LINKER", target.upper()),
-        target.gcc,
-    );
+    let linker = match target.has_static_pie {
+        true => PathBuf::from(target.gcc),
+        false => pie_linker(target, &cache)?,
+    };
+    cargo.env(format!("CARGO_TARGET_{}_LINKER", target.upper()), linker);
     if !target.is_native() {
         let wrapper = c_compiler(target, &cache)?;
         let key = target.triple.replace('-', "_");
@@ -138,6 +144,29 @@ pub fn cargo_for(target: Target) -> Result<Command, Failure> {
         cargo.env(format!("AR_{key}"), format!("{}ar", target.binutils));
     }
     Ok(cargo)
+}
+
+/// A linker for targets of which rustc thinks that a static program has to have a fixed address: it has
+/// not, with the start files of one that has none. (gcc's -static-pie is not known on all of them.)
+fn pie_linker(target: Target, cache: &Path) -> Result<PathBuf, Failure> {
+    let script = format!(
+        r#"#!/bin/sh
+for argument do
+    shift
+    case $argument in
+    */self-contained/crt1.o) argument=${{argument%crt1.o}}rcrt1.o ;;
+    */self-contained/crtbegin.o | */self-contained/crtend.o) argument=${{argument%.o}}S.o ;;
+    -no-pie) argument=-Wl,-pie,--no-dynamic-linker,-z,text ;;
+    esac
+    set -- "$@" "$argument"
+done
+exec {} "$@"
+"#,
+        target.gcc
+    );
+    let path = cache.join(format!("{}-musl-link", target.name));
+    write_script(&path, &script)?;
+    Ok(path)
 }
 
 fn rustup_has(target: Target) -> bool {
