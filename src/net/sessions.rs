@@ -389,9 +389,10 @@ impl Sessions {
 
     /// There is more to do as soon as the outbox is empty, without anything to wait for.
     pub(super) fn has_work(&self, core: &Core) -> bool {
-        self.sessions
-            .iter()
-            .any(|session| session.streams.has_replies() && core.send_room(session.channel) > 0)
+        self.sessions.iter().any(|session| {
+            let over = matches!(session.stage, Stage::Over);
+            session.streams.has_work(over) && core.send_room(session.channel) > 0
+        })
     }
 
     /// A stream of the session at `index` became ready.

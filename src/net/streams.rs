@@ -110,6 +110,12 @@ impl Streams {
         self.files.as_ref().is_some_and(|files| files.has_replies())
     }
 
+    /// There is more to do as soon as there is room on the channel, without anything to wait for: a
+    /// terminal that a program in the background still has does not say that it is empty.
+    pub(super) fn has_work(&self, over: bool) -> bool {
+        self.has_replies() || (over && self.terminal && self.output.is_some())
+    }
+
     /// How many packets of SFTP were acted on; `None` where no files are served.
     pub(super) fn packets_done(&self) -> Option<u64> {
         self.files.as_ref().map(|files| files.packets_done())
@@ -394,6 +400,7 @@ impl Pending {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
     fn pipes() -> (Streams, OwnedFd, OwnedFd, OwnedFd) {
         let (stdin, input) = rustix::pipe::pipe().unwrap();
@@ -490,6 +497,22 @@ mod tests {
         for pipe in [stdout, stderr] {
             assert_eq!(rustix::io::write(&pipe, b"x"), Err(Errno::PIPE));
         }
+    }
+
+    #[test]
+    fn what_a_terminal_has_left_at_the_end_is_fetched_unasked() {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let _background = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let mut streams = Streams::of_terminal(vec![master]).unwrap();
+        assert!(!streams.has_work(false));
+        assert!(streams.has_work(true));
+        streams.close_output();
+        assert!(!streams.has_work(true));
+        // A pipe ends by itself.
+        let (streams, ..) = pipes();
+        assert!(!streams.has_work(true));
     }
 
     #[test]
