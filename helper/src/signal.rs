@@ -1,7 +1,8 @@
 //! Names of signals in the protocol, and whom they reach. Source: RFC 4254 section 6.9.
 
 use rustix::fs::OFlags;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::path::open;
 use crate::text::{decimal, parse_decimal, split, word_position};
@@ -36,8 +37,12 @@ pub fn send(leader: Pid, has_terminal: bool, signal: Signal) {
     } else {
         None
     };
+    let group = foreground.unwrap_or(leader);
     // Gone, or another user's by now (sudo): nothing that the client could be told.
-    let _ = kill_process_group(foreground.unwrap_or(leader), signal);
+    if kill_process_group(group, signal) == Err(Errno::SRCH) && group == leader {
+        // Forked a moment ago, it leads none yet.
+        let _ = kill_process(leader, signal);
+    }
 }
 
 /// The foreground group of the terminal that `leader` controls: field 8 of its stat file, since
@@ -67,6 +72,29 @@ fn parse_foreground_group(stat: &[u8]) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_leads_no_group_yet_is_reached() {
+        use std::os::unix::process::ExitStatusExt;
+        for has_terminal in [false, true] {
+            let mut program = std::process::Command::new("sleep")
+                .arg("60")
+                .spawn()
+                .expect("sleep");
+            let pid = i32::try_from(program.id()).ok().and_then(Pid::from_raw);
+            send(pid.expect("a process"), has_terminal, Signal::TERM);
+            let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while program.try_wait().expect("a child").is_none() {
+                if std::time::Instant::now() > limit {
+                    program.kill().expect("a child");
+                    panic!("it was not reached");
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let ended = program.wait().expect("a child");
+            assert_eq!(ended.signal(), Some(Signal::TERM.as_raw()));
+        }
+    }
 
     #[test]
     fn the_foreground_group_is_found_behind_any_name() {

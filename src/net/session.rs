@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_helper::frame::{Ending, Program};
 use agent_helper::wire::Bytes;
 use rustix::fd::OwnedFd;
+use rustix::termios::Winsize;
 
 use super::requests::signal_name;
 use super::streams::Streams;
@@ -62,9 +63,10 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) enum Terminal {
     None,
-    /// The helper was asked; a start that came meanwhile waits.
+    /// The helper was asked; a start and a new size that came meanwhile wait.
     Asked {
         then: Option<(Program, Environment)>,
+        size: Option<Winsize>,
     },
     Open,
 }
@@ -137,6 +139,15 @@ impl Session {
     /// The channel is closed on both sides.
     pub(super) fn is_gone(&self) -> bool {
         self.close_sent && self.close_received
+    }
+
+    /// The client's window has another size; false where there is no terminal.
+    pub(super) fn resize(&mut self, to: Winsize) -> bool {
+        if let Terminal::Asked { size, .. } = &mut self.terminal {
+            *size = Some(to);
+            return true;
+        }
+        self.streams.resize(to)
     }
 
     /// The answer to a request with `want_reply` is known at once.

@@ -271,7 +271,7 @@ impl Sessions {
         };
         match frame {
             SessionToNet::TerminalOpened { .. } | SessionToNet::NoTerminal { .. } => {
-                let Terminal::Asked { then } =
+                let Terminal::Asked { then, size } =
                     std::mem::replace(&mut session.terminal, Terminal::None)
                 else {
                     return Err(unexpected("a terminal that nobody asked for"));
@@ -279,6 +279,9 @@ impl Sessions {
                 let opened = takes_descriptors;
                 if opened && !session.terminal_opened(descriptors) {
                     return Err(unexpected("a terminal that is none"));
+                }
+                if let Some(size) = size {
+                    session.resize(size);
                 }
                 session.answered(core, Question::Terminal, opened);
                 if let Some((program, environment)) = then {
@@ -486,7 +489,10 @@ fn serve(
                 modes: modes.into(),
             };
             helper.send(&frame)?;
-            session.terminal = Terminal::Asked { then: None };
+            session.terminal = Terminal::Asked {
+                then: None,
+                size: None,
+            };
             session.answer_later(Question::Terminal, want_reply);
             return Ok(Verdict::Later);
         }
@@ -513,10 +519,13 @@ fn serve(
                 ws_xpixel: cells(width),
                 ws_ypixel: cells(height),
             };
-            return Ok(Verdict::Known(session.streams.resize(size)));
+            return Ok(Verdict::Known(session.resize(size)));
         }
         Request::Signal(name) => {
-            if !session.is_running() || !session.takes_signals {
+            // The helper does one thing after the other: a program that it was asked to start gets it.
+            let will_run = matches!(session.stage, Stage::Starting)
+                && !matches!(session.terminal, Terminal::Asked { .. });
+            if !(session.is_running() || will_run) || !session.takes_signals {
                 return Ok(Verdict::Known(false));
             }
             helper.send(&NetToSession::Signal {
@@ -586,7 +595,7 @@ fn serve(
     };
     session.answer_later(Question::Start, want_reply);
     match &mut session.terminal {
-        Terminal::Asked { then } => *then = Some((program, environment)),
+        Terminal::Asked { then, .. } => *then = Some((program, environment)),
         Terminal::None | Terminal::Open => start(helper, number, program, environment)?,
     }
     Ok(Verdict::Later)

@@ -131,6 +131,46 @@ fn a_program_waits_for_its_terminal() {
 }
 
 #[test]
+fn a_terminal_gets_the_size_that_came_before_it() {
+    let mut stage = Stage::new(policy());
+    let size = |columns: u32, rows: u32| {
+        let fields = [columns, rows, 0, 0];
+        fields.map(u32::to_be_bytes).as_flattened().to_vec()
+    };
+    let answer = stage.request("window-change", &size(10, 10));
+    assert_eq!(answer, Verdict::Known(false));
+    stage.request("pty-req", &terminal_request());
+    stage.request("shell", b"");
+    for (columns, rows) in [(132, 50), (100, 40)] {
+        let answer = stage.request("window-change", &size(columns, rows));
+        assert_eq!(answer, Verdict::Known(true));
+    }
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let master = openpt(flags).unwrap();
+    unlockpt(&master).unwrap();
+    let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+    stage
+        .helper_says(&SessionToNet::TerminalOpened { session: 1 }, &[master])
+        .unwrap();
+    let found = rustix::termios::tcgetwinsize(&slave).unwrap();
+    assert_eq!((found.ws_col, found.ws_row), (100, 40));
+}
+
+#[test]
+fn a_signal_reaches_a_program_that_is_being_started() {
+    let mut stage = Stage::new(policy());
+    let term = strings(&["TERM"]);
+    assert_eq!(stage.request("signal", &term), Verdict::Known(false));
+    stage.request("exec", &strings(&["top"]));
+    assert_eq!(stage.request("signal", &term), Verdict::Known(true));
+    let signal = NetToSession::Signal {
+        session: 1,
+        name: "TERM".into(),
+    };
+    assert_eq!(stage.helper_got(), [start("top"), signal]);
+}
+
+#[test]
 fn a_program_runs_without_the_terminal_that_it_did_not_get() {
     let mut stage = Stage::new(policy());
     stage.request("pty-req", &terminal_request());
