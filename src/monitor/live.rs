@@ -12,8 +12,14 @@ use super::ids::ConnectionKey;
 use super::socket::host_text;
 use super::terminals::Terminal;
 use super::{Monitor, clock};
-use crate::limits::{SESSIONS_PER_CONNECTION_MAX, TERMINALS_PER_CONNECTION_MAX};
+use crate::limits::{
+    SESSIONS_PER_CONNECTION_MAX, TERMINALS_BURST, TERMINALS_PER_CONNECTION_MAX,
+    TERMINALS_PER_SECOND,
+};
 use crate::records::{Entry, Records};
+
+/// WARN, as levels are numbered in frames: who asks too often does not fill the log either.
+const LEVEL_OF_REFUSALS: u8 = 2;
 
 impl Monitor {
     /// A frame of a helper that is the user.
@@ -36,6 +42,7 @@ impl Monitor {
         let Some(connection) = self.connections.get_mut(&key) else {
             return;
         };
+        let place = connection.place();
         let Phase::Live(live) = &mut connection.phase else {
             return;
         };
@@ -48,13 +55,11 @@ impl Monitor {
             .sessions
             .get(&number)
             .is_some_and(|session| session.terminal.is_some());
-        let permitted = live.terminals.take(Instant::now())
-            && as_root
-            && live.permit_pty
-            && !taken
-            && open < TERMINALS_PER_CONNECTION_MAX
-            && live.sessions.len() < SESSIONS_PER_CONNECTION_MAX;
-        let opened = permitted
+        let permitted = as_root && live.permit_pty && !taken;
+        let has_room = open < TERMINALS_PER_CONNECTION_MAX
+            && live.sessions.len() < SESSIONS_PER_CONNECTION_MAX
+            && live.terminals.take(Instant::now());
+        let opened = (permitted && has_room)
             .then(|| Terminal::open(live.login.uid, live.login.gid, tty_group))
             .and_then(|opened| {
                 opened
@@ -64,6 +69,11 @@ impl Monitor {
         let Some(helper) = connection.helper.as_mut() else {
             return;
         };
+        if permitted && !has_room && helper.logs.take(LEVEL_OF_REFUSALS) {
+            log::warn!(
+                "no terminal for {place}: {open} are open, of {TERMINALS_PER_CONNECTION_MAX} at most on a connection, which gets {TERMINALS_BURST} at once and {TERMINALS_PER_SECOND} more each second"
+            );
+        }
         let sent = match opened {
             Some((terminal, ends)) => {
                 let frame = MonitorToHelper::Terminal {

@@ -227,6 +227,10 @@ fn terminals() {
         }
     }
     assert_eq!(opened.len(), if root { 64 } else { 0 });
+    let log = std::fs::read_to_string(world.directory.join("log")).unwrap();
+    let refusals = log.matches("no terminal for 127.0.0.1 port ").count();
+    let expected = if root { 1..=136 } else { 0..=0 };
+    assert!(expected.contains(&refusals), "{refusals}: {log}");
     drop((helper, strangers));
 
     let (world, mut strangers) = World::start(&setting());
