@@ -166,7 +166,8 @@ pub(super) fn ending(
             )
         }
         CloseReason::Protocol { code } if connection.client_version.is_empty() => (
-            format!("banner exchange: Connection from {place}: {text}{suffix}"),
+            // sshd's words, by which fail2ban knows who tries ports; then what was wrong.
+            format!("banner exchange: Connection from {place}: invalid format: {text}{suffix}"),
             if code == 8 {
                 "bad-version"
             } else {

@@ -12,6 +12,7 @@ use crate::server::Server;
 pub const CASES: &[Case] = &[
     Case::new("fail2ban::failures_are_found", failures_are_found).only_agent(),
     Case::new("fail2ban::successes_are_not", successes_are_not).only_agent(),
+    Case::new("fail2ban::who_speaks_no_ssh", who_speaks_no_ssh).only_agent(),
     Case::new(
         "fail2ban::names_cannot_blame_others",
         names_cannot_blame_others,
@@ -114,6 +115,22 @@ fn successes_are_not(world: &World) {
     std::thread::sleep(std::time::Duration::from_millis(300));
     let found = blamed(&server.log, "normal");
     assert!(!found.contains(&"127.0.0.111".to_owned()), "{found:?}");
+}
+
+/// Who tries ports for other services is found in aggressive mode.
+fn who_speaks_no_ssh(world: &World) {
+    let server = world.server(&["LogLevel VERBOSE"]);
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--max-time", "5", "--interface", "127.0.0.131"]);
+    curl.arg(format!("http://127.0.0.1:{}/", server.port));
+    let _ = clients::run(&mut curl);
+    server.wait_for_log(&["banner exchange: Connection from 127.0.0.131 port"]);
+    let line = std::fs::read_to_string(&server.log).unwrap();
+    let line = line.lines().find(|line| line.contains("banner exchange:"));
+    // Alone, so that nothing else that the connection left in the log is what is found.
+    let alone = world.directory.join("banner-line");
+    std::fs::write(&alone, format!("{}\n", line.unwrap())).unwrap();
+    assert_eq!(blamed(&alone, "aggressive"), ["127.0.0.131"]);
 }
 
 /// Whoever puts log lines into names, versions and messages blames nobody but themselves.
