@@ -8,6 +8,8 @@ mod debug_client;
 mod debug_log;
 mod debug_profile;
 mod help;
+mod sshd_options;
+mod welcome;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -123,10 +125,7 @@ pub fn main() -> ExitCode {
         Err(early) => {
             return match early.status {
                 Ok(()) => print(&format!("{}\n", early.output.trim_end())),
-                Err(()) => fail(&format!(
-                    "{}\nagent --help lists the commands",
-                    early.output.trim_end()
-                )),
+                Err(()) => fail(&refusal(early.output.trim_end())),
             };
         }
     };
@@ -143,6 +142,15 @@ pub fn main() -> ExitCode {
         None => fail(
             "a command is missing: agent serve starts the server, agent --help lists the commands",
         ),
+    }
+}
+
+/// What the parser says of a command line, and what to do next.
+fn refusal(said: &str) -> String {
+    let word = said.strip_prefix("Unrecognized argument: ");
+    match word.and_then(sshd_options::instead) {
+        Some(instead) => format!("{said}\n{instead}"),
+        None => format!("{said}\nagent --help lists the commands"),
     }
 }
 
@@ -196,22 +204,6 @@ pub(crate) fn load(
     })
 }
 
-/// The line to try a server with, for the user who runs it.
-pub fn invitation(options: &Options) -> Option<String> {
-    let account = account::by_uid(geteuid().as_raw())?;
-    let name = String::from_utf8(account.name).ok()?;
-    let address = options.listen.first()?;
-    let host = match address.ip() {
-        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
-        ip => ip.to_string(),
-    };
-    let port = match address.port() {
-        22 => String::new(),
-        port => format!("-p {port} "),
-    };
-    Some(format!("ssh {port}{name}@{host}"))
-}
-
 fn run_serve(path: Option<&Path>, serve: &Serve) -> ExitCode {
     /// EX_TEMPFAIL of sysexits.h: a service manager that does not start a server again whose
     /// configuration is wrong (status 1) does start one again that failed in an upgrade.
@@ -260,9 +252,10 @@ fn serve_or_prove(path: Option<&Path>, serve: &Serve, mut taken: Option<TakenOve
     // A service manager has no use for it.
     let by_hand =
         destination == logging::Destination::Stderr && std::env::var_os("NOTIFY_SOCKET").is_none();
-    if by_hand && !serve.inetd && taken.is_none() {
-        welcome(&options, &loaded);
-    }
+    let welcome = (by_hand && !serve.inetd && taken.is_none()).then(|| {
+        welcome::say_what_is_served(&loaded);
+        welcome::invitation_to(&options)
+    });
     monitor::serve(monitor::Start {
         loaded,
         host_keys,
@@ -272,45 +265,8 @@ fn serve_or_prove(path: Option<&Path>, serve: &Serve, mut taken: Option<TakenOve
         as_root,
         program,
         taken,
+        welcome: welcome.flatten(),
     })
-}
-
-/// For a person who started it by hand: how to try the server.
-fn welcome(options: &Options, loaded: &Loaded) {
-    let source = match &loaded.path {
-        Some(path) => path.display().to_string(),
-        None => "built-in defaults".to_owned(),
-    };
-    let mut text = format!(
-        "agent {}, configuration: {source}\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    if let Some(line) = invitation(options) {
-        text.push_str(&format!("try it from another terminal: {line}\n"));
-        if let Some(file) = missing_key_file(options) {
-            text.push_str(&format!(
-                "no key may log in yet; let yours in: \
-                 mkdir -p -m 700 ~/.ssh && cat ~/.ssh/id_ed25519.pub >> {file}\n"
-            ));
-        }
-    }
-    let _ = io::stderr().write_all(text.as_bytes());
-}
-
-/// The first key file of this process's user, where none of them exists.
-fn missing_key_file(options: &Options) -> Option<String> {
-    let home = std::env::home_dir()?;
-    let plain: Vec<&String> = options
-        .authorized_keys_files
-        .iter()
-        .filter(|file| !file.contains('%'))
-        .collect();
-    if plain.iter().any(|file| home.join(file).exists()) {
-        return None;
-    }
-    plain
-        .first()
-        .map(|file| home.join(file).display().to_string())
 }
 
 fn run_check(path: Option<&Path>, check: &Check) -> ExitCode {
@@ -558,23 +514,6 @@ mod tests {
             ]
         );
         assert!(overrides(&[], &["PermitTTY".to_owned()]).is_err());
-    }
-
-    #[test]
-    fn the_invitation_names_port_and_host() {
-        let options = |text: &str| {
-            Config::from_text(text.as_bytes(), true)
-                .unwrap()
-                .config
-                .global()
-        };
-        assert!(invitation(&options("Port 22")).unwrap().starts_with("ssh "));
-        assert!(!invitation(&options("Port 22")).unwrap().contains("-p"));
-        let other = invitation(&options("Port 2222\nListenAddress 192.0.2.1")).unwrap();
-        assert!(
-            other.starts_with("ssh -p 2222 ") && other.ends_with("@192.0.2.1"),
-            "{other}"
-        );
     }
 
     #[test]

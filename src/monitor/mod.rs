@@ -141,6 +141,8 @@ pub struct Start {
     pub inetd: bool,
     /// The effective user is root.
     pub as_root: bool,
+    /// For standard error, once somebody can connect: how to try the server.
+    pub welcome: Option<String>,
 }
 
 /// Serves until SIGTERM. The exit code is that of the process.

@@ -1,5 +1,6 @@
 //! Coming up: sockets, `net`, helper, in the order that makes the server accept soonest.
 
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -43,6 +44,7 @@ impl Monitor {
             as_root,
             program,
             taken,
+            welcome,
         } = start;
         let is_upgrade = taken.is_some();
         let taken = taken.unwrap_or_default();
@@ -147,6 +149,9 @@ impl Monitor {
             }
             None => {
                 monitor.debug.take_over(taken.debug_socket);
+                if let Some(text) = welcome {
+                    let _ = std::io::stderr().write_all(text.as_bytes());
+                }
                 monitor.settle();
             }
         }

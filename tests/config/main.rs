@@ -1,9 +1,10 @@
-//! The real binary's `check` and `keygen`, against the stock configurations of distributions and
+//! The real binary's command line, `check` and `keygen`, against the stock configurations of distributions and
 //! beside OpenSSH's own tools (`cargo xtask test` installs them).
 
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+mod command_line;
 mod corpora;
 mod shipped;
 
