@@ -2,9 +2,9 @@
 //!
 //! A datagram is a 16-byte [`Header`] and up to [`CONTENT_MAX_BYTES`] of content; a longer frame
 //! comes as consecutive datagrams under one announced, bounded total. Descriptors ride on the first
-//! one. Short datagrams, `MSG_TRUNC`, `MSG_CTRUNC`, surplus descriptors, and pieces that do not
-//! continue the frame under way are [`LinkError::Violation`]: the caller ends the link. Descriptors
-//! that arrived with a bad frame are closed.
+//! one. Short datagrams, `MSG_TRUNC`, surplus descriptors, and pieces that do not continue the frame
+//! under way are [`LinkError::Violation`]: the caller ends the link. Descriptors that arrived with a
+//! bad frame are closed. A frame whose descriptors found no place in this process arrives without any.
 //!
 //! Sources: unix(7), cmsg(3).
 #![forbid(unsafe_code)]
@@ -138,7 +138,7 @@ pub struct Received {
     pub connection: u32,
     /// The frame's content; decode it with [`Wire::from_wire`].
     pub content: Vec<u8>,
-    /// Descriptors, close-on-exec.
+    /// Descriptors, close-on-exec; none where this process has as many as it may.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -318,11 +318,15 @@ impl Link {
             if message.bytes == 0 && descriptors.is_empty() {
                 return Err(LinkError::Closed);
             }
-            if message
-                .flags
-                .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+            let is_short = message.flags.contains(ReturnFlags::CTRUNC);
+            if message.flags.contains(ReturnFlags::TRUNC)
+                || (is_short && descriptors.len() > DESCRIPTORS_MAX)
             {
                 return Err(LinkError::Violation(Violation::Truncated));
+            }
+            if is_short {
+                // Some are of no use: what they are for is refused, not the link ended.
+                descriptors.clear();
             }
             let datagram = assembly.buffer.get(..message.bytes).unwrap_or(&[]);
             let Some(header) = Header::decode(datagram) else {

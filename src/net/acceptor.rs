@@ -163,7 +163,7 @@ impl Acceptor<'_> {
         let body = Box::new(|place: &_| connection::serve_stranger(place, client));
         let started = self.threads.start(number, body);
         if let Err(error) = &started {
-            self.report_unstarted(number, error);
+            self.report_unstarted(number, error, NO_THREAD);
         }
         started
     }
@@ -244,7 +244,13 @@ impl Acceptor<'_> {
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<(), LinkError> {
         let (Some(session), true) = (descriptors.pop(), !descriptors.is_empty()) else {
-            return Err(LinkError::Protocol("a connection without its descriptors"));
+            // This process has as many as it may: the others that it serves go on.
+            self.report_unstarted(
+                number,
+                &Errno::MFILE.into(),
+                "no descriptors for the connection",
+            );
+            return Ok(());
         };
         let client = pair(descriptors)?;
         // Taken apart at the start of the thread, which then holds its box no longer.
@@ -254,7 +260,7 @@ impl Acceptor<'_> {
         });
         let started = self.threads.start(number, body);
         if let Err(error) = &started {
-            self.report_unstarted(number, error);
+            self.report_unstarted(number, error, NO_THREAD);
         }
         Ok(())
     }
@@ -264,23 +270,25 @@ impl Acceptor<'_> {
         let body = Box::new(|place: &_| connection::serve_stranger(place, client));
         let started = self.threads.start(number, body);
         if let Err(error) = &started {
-            self.report_unstarted(number, error);
+            self.report_unstarted(number, error, NO_THREAD);
         }
         Ok(())
     }
 
-    /// A connection that the monitor counts on and that got no thread.
-    fn report_unstarted(&self, number: u32, error: &io::Error) {
+    /// A connection that the monitor counts on and that is not served.
+    fn report_unstarted(&self, number: u32, error: &io::Error, detail: &str) {
         let frame = NetToMonitor::Closed {
             reason: CloseReason::Io {
                 errno: error.raw_os_error().unwrap_or(0),
             },
-            detail: "no thread for the connection".into(),
+            detail: detail.into(),
             bytes: (0, 0),
         };
         let _ = self.threads.monitor().send(number, &frame, &[]);
     }
 }
+
+const NO_THREAD: &str = "no thread for the connection";
 
 /// What became ready.
 struct Ready {
@@ -300,8 +308,12 @@ fn pair(descriptors: Vec<OwnedFd>) -> Result<ClientSocket, LinkError> {
 
 /// Takes a profile in a thread of its own.
 fn take_profile(kind: u8, seconds: u32, hz: u32, mut pipe: Vec<OwnedFd>) -> Result<(), LinkError> {
-    let (Some(kind), Some(output)) = (profile::Kind::from_number(kind), pipe.pop()) else {
-        return Err(LinkError::Protocol("a profile of nothing, or into nothing"));
+    let Some(kind) = profile::Kind::from_number(kind) else {
+        return Err(LinkError::Protocol("a profile of nothing"));
+    };
+    let Some(output) = pipe.pop() else {
+        // No descriptor was free for it, and its reader sees that there is nothing.
+        return Ok(());
     };
     let time = Duration::from_secs(seconds.into());
     // Without a thread the pipe closes, and its reader sees that there is nothing.

@@ -295,6 +295,12 @@ impl Forwards {
         match *answer {
             ForwardAnswer::Connected { number } => {
                 let (channel, mode) = self.connecting(number)?;
+                if descriptors.is_empty() {
+                    // There is no place for it here, and it is closed.
+                    self.channels.remove(&channel.0);
+                    core.open_fail(channel, CONNECT_FAILED, "open failed");
+                    return Ok(None);
+                }
                 let [descriptor] = <[OwnedFd; 1]>::try_from(descriptors)
                     .map_err(|_| unexpected("not one descriptor"))?;
                 let forward = match mode {
@@ -322,10 +328,15 @@ impl Forwards {
                 Ok(None)
             }
             ForwardAnswer::Listening { number, port } => {
-                let found = self.asked(number)?;
                 if descriptors.is_empty() {
-                    return Err(unexpected("a listener without a socket"));
+                    // There is no place for it here: nobody listens.
+                    let answered = self.not_listening(number)?;
+                    if let Some(index) = self.position(number) {
+                        self.listeners.swap_remove(index).end(helper)?;
+                    }
+                    return Ok(Some(answered));
                 }
+                let found = self.asked(number)?;
                 for socket in descriptors {
                     let socket = listener(socket).ok_or(unexpected("a listener that is none"))?;
                     found.sockets.push(socket);
@@ -347,14 +358,7 @@ impl Forwards {
             }
             ForwardAnswer::NotListening { number } => {
                 no_descriptors(&descriptors)?;
-                let answered = match self.asked(number)?.purpose {
-                    Purpose::Agent(_) => Answered::Agent(false),
-                    Purpose::Display { session, .. } => Answered::Display(session, false),
-                    Purpose::Place(_) => {
-                        let port = None;
-                        Answered::Listening(Listening { number, port })
-                    }
-                };
+                let answered = self.not_listening(number)?;
                 self.listeners.retain(|listener| listener.number != number);
                 Ok(Some(answered))
             }
@@ -556,6 +560,18 @@ impl Forwards {
                 _ => None,
             })
             .ok_or(unexpected("a connection that nobody asked for"))
+    }
+
+    /// What became of a request to listen that failed.
+    fn not_listening(&mut self, number: u32) -> Result<Answered, ServiceError> {
+        Ok(match self.asked(number)?.purpose {
+            Purpose::Agent(_) => Answered::Agent(false),
+            Purpose::Display { session, .. } => Answered::Display(session, false),
+            Purpose::Place(_) => {
+                let port = None;
+                Answered::Listening(Listening { number, port })
+            }
+        })
     }
 
     fn position(&self, number: u32) -> Option<usize> {

@@ -276,9 +276,10 @@ impl Sessions {
                 else {
                     return Err(unexpected("a terminal that nobody asked for"));
                 };
-                let opened = takes_descriptors;
-                if opened && !session.terminal_opened(descriptors) {
-                    return Err(unexpected("a terminal that is none"));
+                // Where there is no place for its descriptors, the client is told that there is none.
+                let opened = takes_descriptors && session.terminal_opened(descriptors);
+                if takes_descriptors && !opened {
+                    helper.send(&NetToSession::Close { session: number })?;
                 }
                 if let Some(size) = size {
                     session.resize(size);
@@ -289,7 +290,17 @@ impl Sessions {
                 }
             }
             SessionToNet::Started { .. } => {
-                if !matches!(session.stage, Stage::Starting) || !session.started(descriptors) {
+                if !matches!(session.stage, Stage::Starting) {
+                    return Err(unexpected("a program that nobody asked for"));
+                }
+                if descriptors.is_empty() && !matches!(session.terminal, Terminal::Open) {
+                    // There is no place for them here, and nobody at the other ends any more.
+                    helper.send(&NetToSession::Close { session: number })?;
+                    session.stage = Stage::Refused;
+                    session.answered(core, Question::Start, false);
+                    return Ok(());
+                }
+                if !session.started(descriptors) {
                     return Err(unexpected("a program that does not fit its session"));
                 }
                 self.started_any = true;
@@ -305,6 +316,10 @@ impl Sessions {
                 session.answered(core, Question::Start, false);
             }
             SessionToNet::Ended { ending, .. } => {
+                if matches!(session.stage, Stage::Refused) {
+                    // Refused here, it ended at once.
+                    return Ok(());
+                }
                 if !session.is_running() {
                     return Err(unexpected("the end of a program that does not run"));
                 }
@@ -317,8 +332,12 @@ impl Sessions {
                 session.streams.serve_files();
             }
             SessionToNet::File { handle, .. } => {
+                if descriptors.is_empty() {
+                    // There is no place for it here: the server does what is asked of it.
+                    return Ok(());
+                }
                 let [file] = <[OwnedFd; 1]>::try_from(descriptors)
-                    .map_err(|_| unexpected("a file without its descriptor"))?;
+                    .map_err(|_| unexpected("a file with several descriptors"))?;
                 if !session.streams.add_file(handle, file) {
                     return Err(unexpected("a file where none are served"));
                 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use crate::clients;
 use crate::harness::{Case, World};
 use crate::processes::wait_until;
-use crate::server::{LIMIT, Server, free_port};
+use crate::server::{self, LIMIT, Server, free_port};
 
 pub const CASES: &[Case] = &[
     Case::new("overload::cancelled_before_it_is_there", cancelled_early),
     Case::new("overload::ten_thousand_opens", ten_thousand_opens).only_agent(),
     Case::new("overload::thousand_listeners", thousand_listeners).only_agent(),
+    Case::new("overload::no_descriptors_left", no_descriptors_left).only_agent(),
     Case::new("overload::windows_that_stay_shut", windows_that_stay_shut),
     Case::new("overload::the_widest_window", the_widest_window),
     Case::new("overload::an_adjustment_too_many", an_adjustment_too_many),
@@ -193,6 +194,34 @@ print(len(good), all(len(body) == 4 for body in good))
 echo()
 "#;
     assert_eq!(run(&server, &user, program), "128 True\n");
+}
+
+/// Who has used up what a process may have open gets no more, and keeps what there is; so do others
+/// of the same user, of whom one comes then.
+fn no_descriptors_left(world: &World) {
+    let user = world.user();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""])
+        .arg(server::agent_file());
+    let lines = ["MaxSessions 100"];
+    let server = Server::start_by(command, world, free_port(), &lines, &world.log());
+    server.wait_until_ready();
+    let program = r#"
+begin_echo()
+for number in range(1, 91): say(90, "session", number, 1 << 20, 1 << 15)
+peers = [word(hear_no(91), 1) for _ in range(90)]
+for number in peers: say(98, number, "exec", True, "exec sleep 100")
+answers = [hear()[0] for _ in peers]
+print(answers.count(99) > 40, answers.count(100) > 10, len(answers))
+echo()
+print("echo", flush=True)
+sys.stdin.read()
+echo()
+"#;
+    let running = start(&server, &user, program);
+    assert_eq!(clients::ssh_run(&server, &user, "true").code(), Some(255));
+    assert_eq!(running.wait().success(), "True True 90\necho\n");
 }
 
 /// Sessions that print, to a client that takes nothing.

@@ -383,6 +383,30 @@ fn a_closed_terminal_hangs_up_and_waits_for_its_exit_status_too() {
 }
 
 #[test]
+fn where_there_is_no_place_for_descriptors_only_what_they_are_for_is_refused() {
+    let close = NetToSession::Close { session: 1 };
+    let mut stage = Stage::new(policy());
+    stage.request("pty-req", &terminal_request());
+    stage.request("exec", &strings(&["top"]));
+    stage.helper_got();
+    stage
+        .helper_says(&SessionToNet::TerminalOpened { session: 1 }, &[])
+        .unwrap();
+    assert_eq!(stage.helper_got(), [close.clone(), start("top")]);
+    assert!(!stage.sessions.has_terminal());
+    stage
+        .helper_says(&SessionToNet::Started { session: 1, pid: 5 }, &[])
+        .unwrap();
+    assert_eq!(stage.helper_got(), [close]);
+    assert!(!stage.sessions.started_any());
+    let ended = SessionToNet::Ended {
+        session: 1,
+        ending: Ending::Exit { status: 0 },
+    };
+    stage.helper_says(&ended, &[]).unwrap();
+}
+
+#[test]
 fn a_hostile_helper_ends_its_own_connection_only() {
     let (ours, _theirs) = pipes();
     let [input, output, error] = ours;
