@@ -463,6 +463,7 @@ pub(crate) fn reason(errno: Errno) -> Vec<u8> {
         Errno::NOEXEC => b"Exec format error",
         Errno::MFILE => b"Too many open files",
         Errno::NOMEM => b"Cannot allocate memory",
+        Errno::AGAIN => b"Resource temporarily unavailable",
         Errno::IO => b"Input/output error",
         Errno::INVAL => b"Invalid argument",
         Errno::ISDIR => b"Is a directory",
