@@ -44,7 +44,14 @@ impl<Stream: Default> Delayed<Stream> {
     pub(super) fn new_keys(&mut self, agreed: bool) {
         // The old one first: never two at once.
         self.stream = None;
-        self.stream = (agreed && self.authenticated).then(Stream::default);
+        self.stream = (agreed && self.authenticated).then(Self::begin);
+    }
+
+    /// A new stream is large on its way to the heap. Inlined, every login would touch that much stack.
+    #[cold]
+    #[inline(never)]
+    fn begin() -> Stream {
+        Stream::default()
     }
 
     pub(super) fn stream(&self) -> Option<&Stream> {

@@ -90,6 +90,9 @@ fn elliptic(
 }
 
 /// mlkem768x25519-sha256: K is the string SHA-256(ML-KEM secret || X25519 secret).
+///
+/// Not inlined, as its like: whoever agrees on a curve alone does not touch the stack that this takes.
+#[inline(never)]
 fn ml_kem_hybrid(client_public: &[u8], random: &Random) -> Result<Answer, CryptoError> {
     let (key, curve_public) = client_public
         .split_first_chunk()
@@ -108,6 +111,7 @@ fn ml_kem_hybrid(client_public: &[u8], random: &Random) -> Result<Answer, Crypto
 
 /// sntrup761x25519-sha512: K is the string SHA-512(sntrup secret || X25519 secret).
 #[cfg(feature = "sntrup761")]
+#[inline(never)]
 fn sntrup_hybrid(client_public: &[u8], random: &Random) -> Result<Answer, CryptoError> {
     let (key, curve_public) = client_public
         .split_first_chunk()
