@@ -43,6 +43,8 @@ pub(super) struct Files {
     open: Vec<File>,
     /// Where it is noted how much of them was read and written, if somebody wants to know.
     tally: Option<OwnedFd>,
+    /// The tally found no place here: what cannot be counted is the helper's.
+    is_uncounted: bool,
     stage: Stage,
     /// The start of the packet that is arriving.
     head: Vec<u8>,
@@ -98,7 +100,7 @@ impl Files {
     /// used here is closed, and its requests go to the helper.
     pub(super) fn add(&mut self, handle: u32, descriptor: OwnedFd) {
         self.open.retain(|file| file.handle != handle);
-        if self.open.len() >= FILES_PER_SESSION_MAX {
+        if self.is_uncounted || self.open.len() >= FILES_PER_SESSION_MAX {
             return;
         }
         if let Some((descriptor, access)) = regular_file(descriptor) {
@@ -113,11 +115,13 @@ impl Files {
         }
     }
 
-    /// The helper's tally. What is not fit to be one is closed.
-    pub(super) fn set_tally(&mut self, descriptor: OwnedFd) {
-        self.tally = regular_file(descriptor)
+    /// The helper's tally, sent ahead of all files. Without one that is fit, none is taken.
+    pub(super) fn set_tally(&mut self, descriptor: Option<OwnedFd>) {
+        self.tally = descriptor
+            .and_then(regular_file)
             .filter(|(_, access)| access.write)
             .map(|(descriptor, _)| descriptor);
+        self.is_uncounted = self.tally.is_none();
     }
 
     /// Takes bytes of the client off the front of `data`: does what they ask for, or writes them to

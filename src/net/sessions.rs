@@ -343,8 +343,7 @@ impl Sessions {
                 }
             }
             SessionToNet::Tally { .. } => {
-                let [file] = <[OwnedFd; 1]>::try_from(descriptors)
-                    .map_err(|_| unexpected("a tally without its descriptor"))?;
+                let file = descriptors.into_iter().next();
                 if !session.streams.set_tally(file) {
                     return Err(unexpected("a tally where no files are served"));
                 }

@@ -95,7 +95,7 @@ impl Streams {
 
     /// Where the SFTP server wants to know how much of its files was read and written. False: the
     /// program is none.
-    pub(super) fn set_tally(&mut self, descriptor: OwnedFd) -> bool {
+    pub(super) fn set_tally(&mut self, descriptor: Option<OwnedFd>) -> bool {
         match &mut self.files {
             Some(files) => {
                 files.set_tally(descriptor);

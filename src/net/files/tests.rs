@@ -488,7 +488,7 @@ fn a_close_with_more_behind_it_closes_here_too() {
 fn written(place: &Place) -> (Files, Tally) {
     let tally = Tally::new().unwrap();
     let mut files = Files::default();
-    files.set_tally(tally.as_fd().try_clone_to_owned().unwrap());
+    files.set_tally(Some(tally.as_fd().try_clone_to_owned().unwrap()));
     let file = fs::File::create(place.0.join("file")).unwrap();
     files.add(7, file.into());
     files.open[0].written_bytes = 3;
@@ -528,9 +528,18 @@ fn totals_need_no_room_in_the_pipe() {
 fn what_is_no_file_is_no_tally() {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     let mut files = Files::default();
-    for descriptor in [reader, writer, fs::File::open("/").unwrap().into()] {
+    let directory = fs::File::open("/").unwrap().into();
+    for descriptor in [Some(reader), Some(writer), Some(directory), None] {
         files.set_tally(descriptor);
         assert!(files.tally.is_none());
+        // What would not be counted is not done here.
+        files.add(
+            7,
+            fs::File::open(std::env::current_exe().unwrap())
+                .unwrap()
+                .into(),
+        );
+        assert!(files.open.is_empty());
     }
 }
 
