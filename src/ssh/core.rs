@@ -22,6 +22,7 @@ use super::outgoing::Outgoing;
 use super::permit::Permit;
 use super::setup::Setup;
 use super::wire::Writer;
+use crate::limits;
 
 /// One SSH connection, server side.
 #[derive(Debug)]
@@ -196,9 +197,12 @@ impl Core {
         }
     }
 
-    /// Sends a global request of ours; only after authentication.
+    /// Sends a global request of ours; only after authentication, and not to a client that leaves much
+    /// unread: with ClientAliveCountMax 0 keepalives for it would pile up without end.
     pub fn send_global_request(&mut self, name: &[u8], want_reply: bool, extra: &[u8]) {
-        if self.connection.service != Service::Open {
+        if self.connection.service != Service::Open
+            || self.connection.outgoing.waiting() > limits::OUTBOX_BYTES
+        {
             return;
         }
         self.connection.expected = self

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent::limits::OUTBOX_BYTES;
 use agent::ssh::wire::{Reader, Writer};
 use agent::ssh::{ChannelId, ProtocolError, Stream, message};
 
@@ -455,6 +456,18 @@ fn answers_to_our_global_requests_are_counted() {
         [Seen::GlobalReply(false)],
         "one was asked for"
     );
+    assert_eq!(dialogue.error, None);
+}
+
+#[test]
+fn keepalives_to_a_client_that_reads_nothing_do_not_pile_up() {
+    let mut dialogue = Dialogue::open(Habits::default());
+    for _ in 0..20_000 {
+        dialogue
+            .core
+            .send_global_request(b"keepalive@openssh.com", true, b"");
+    }
+    assert!(dialogue.core.outbox().len() < OUTBOX_BYTES + 100);
     assert_eq!(dialogue.error, None);
 }
 
