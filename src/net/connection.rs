@@ -4,6 +4,9 @@
 //! asked, and the loop goes on. Whatever is full stops being read: the core's outbox and windows
 //! say so, and the poll set follows.
 
+mod last_words;
+mod mail;
+
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 
-use super::banner;
 use super::client::ClientSocket;
 use super::host_keys::HostKeys;
 use super::idle::Idle;
@@ -25,7 +27,7 @@ use super::service::{Act, Service, ServiceError, Spot};
 use super::threads::{Leave, Place};
 use super::timers::{Due, Timers};
 use crate::frames::{CloseReason, ConnectionOptions, NetToMonitor, ToNet};
-use crate::limits::{FROZEN_BYTES, LAST_WORDS_MS, LINGER_MS};
+use crate::limits::FROZEN_BYTES;
 use crate::logging::level_filter;
 use crate::ssh::crypto::Random;
 use crate::ssh::{Core, Event, ProtocolError};
@@ -49,7 +51,7 @@ pub(super) fn serve_stranger(place: &Place, client: ClientSocket) -> Leave {
     let (cookie, options) = match first_word(place) {
         Ok(ToNet::Accepted { cookie, options }) => (cookie, options),
         Ok(ToNet::Refused { text }) => {
-            refuse(&client, &text);
+            last_words::refuse(&client, &text);
             return left(CloseReason::Ended, "refused");
         }
         Ok(ToNet::Disconnect { .. }) => return left(CloseReason::Ended, ""),
@@ -142,48 +144,6 @@ fn first_word(place: &Place) -> Result<ToNet, Errno> {
 }
 
 /// Sends a line instead of the version exchange (RFC 4253 section 4.2 lets a server do so).
-fn refuse(client: &ClientSocket, text: &[u8]) {
-    if !text.is_empty() && client.write(text).is_ok() {
-        linger(client);
-    }
-}
-
-/// Waits a moment for the peer to end its side: closing with unread bytes would reset the
-/// connection and could destroy the last message on its way.
-fn linger(client: &ClientSocket) {
-    client.end_output();
-    let until = Instant::now() + Duration::from_millis(LINGER_MS.into());
-    let mut discarded = [0; 1024];
-    while wait_for(client, PollFlags::IN, until) {
-        match client.read(&mut discarded) {
-            Ok(0) => return,
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Waits for the peer's socket; false when `until` has come.
-fn wait_for(client: &ClientSocket, what: PollFlags, until: Instant) -> bool {
-    let Some(rest) = until.checked_duration_since(Instant::now()) else {
-        return false;
-    };
-    let Ok(timeout) = Timespec::try_from(rest) else {
-        return false;
-    };
-    let descriptor = if what == PollFlags::IN {
-        client.input()
-    } else {
-        client.output()
-    };
-    let mut set = [PollFd::from_borrowed_fd(descriptor, what)];
-    match poll(&mut set, Some(&timeout)) {
-        Ok(ready) => ready > 0,
-        Err(Errno::INTR) => true,
-        Err(_) => false,
-    }
-}
-
 /// Why the loop ends.
 #[derive(Debug)]
 enum Stop {
@@ -460,133 +420,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// As [`Self::tell`], for what holds a secret.
-    fn tell_secret(&self, frame: NetToMonitor) -> Result<(), Stop> {
-        self.place
-            .monitor
-            .send_secret(self.place.number, frame)
-            .map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
-    }
-
-    fn tell(&self, frame: &NetToMonitor) -> Result<(), Stop> {
-        self.place
-            .monitor
-            .send(self.place.number, frame, &[])
-            .map_err(|_| Stop::closed(CloseReason::Ended, "the monitor is gone"))
-    }
-
-    /// Takes the monitor's answers.
-    #[inline(never)]
-    fn mail(&mut self) -> Result<(), Stop> {
-        while let Some(frame) = self.place.mailbox.take() {
-            self.frame(frame)?;
-        }
-        Ok(())
-    }
-
-    fn frame(&mut self, frame: ToNet) -> Result<(), Stop> {
-        match frame {
-            ToNet::Cookie { cookie } if self.key_exchange_owed == Some(Owed::Cookie) => {
-                self.key_exchange_owed = None;
-                self.core.provide_cookie(cookie);
-            }
-            ToNet::Signature { blob } if self.key_exchange_owed == Some(Owed::Signature) => {
-                self.key_exchange_owed = None;
-                self.core.provide_signature(&blob);
-            }
-            ToNet::AuthFailure { methods, partial } if self.login_owed => {
-                self.login_owed = false;
-                let methods: Vec<&[u8]> = methods.iter().map(|method| &**method).collect();
-                self.core.auth_failure(&methods, partial);
-            }
-            ToNet::AuthPublicKeyOk { algorithm, key } if self.login_owed => {
-                self.login_owed = false;
-                self.core.auth_public_key_ok(&algorithm, &key);
-            }
-            ToNet::AuthPasswordChange { prompt } if self.login_owed => {
-                self.login_owed = false;
-                self.core.auth_password_change(&prompt);
-            }
-            ToNet::AuthInfoRequest {
-                instruction,
-                prompts,
-            } if self.login_owed => {
-                self.login_owed = false;
-                let prompts: Vec<&[u8]> = prompts.iter().map(|prompt| &**prompt).collect();
-                self.core.auth_info_request(&instruction, &prompts);
-            }
-            ToNet::SignatureAlgorithms { names } if self.login_owed => {
-                self.core.set_signature_algorithms(names);
-            }
-            ToNet::Banner { text } if self.login_owed => banner::send(&mut self.core, &text),
-            // What is left to send of a banner goes first: the state that is handed over is small.
-            ToNet::AuthSuccess if self.login_owed => self.accepted = true,
-            ToNet::Disconnect { reason, message } => {
-                self.core
-                    .disconnect(reason, &String::from_utf8_lossy(&message));
-                return Err(Stop::closed(CloseReason::Ended, ""));
-            }
-            ToNet::Proof { key, signature } => {
-                let service = self.service.as_mut();
-                let wanted = service.is_some_and(|it| it.proved(&mut self.core, &key, &signature));
-                if !wanted {
-                    return Err(Stop::closed(CloseReason::Fault, "a proof out of turn"));
-                }
-            }
-            ToNet::SetLogLevel { level, .. } => {
-                logger::set_connection(self.place.number, level_filter(level));
-            }
-            frame => {
-                let (_, name) = frame.kind();
-                return Err(Stop::closed(
-                    CloseReason::Fault,
-                    &format!("{name} out of turn"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes the connection on: keys, counters, and bytes that are not handled yet.
-    #[inline(never)]
-    fn hand_over(self: Box<Self>) -> Leave {
-        let Self {
-            place,
-            client,
-            core,
-            received_bytes,
-            sent_bytes,
-            ..
-        } = *self;
-        let bytes = (received_bytes, sent_bytes);
-        let stop = match core.freeze() {
-            Ok(state) => {
-                let frame = NetToMonitor::Frozen {
-                    state: state.into(),
-                };
-                match place.monitor.send_secret(place.number, frame) {
-                    Ok(()) => {
-                        client.release();
-                        return Leave::HandedOver;
-                    }
-                    Err(_) => (CloseReason::Ended, "the monitor is gone".to_owned()),
-                }
-            }
-            Err(error) => {
-                let reason = CloseReason::Protocol {
-                    code: error.disconnect_reason(),
-                };
-                (reason, error.to_string())
-            }
-        };
-        let (reason, detail) = stop;
-        Leave::Closed {
-            reason,
-            detail: detail.into(),
-            bytes,
-        }
-    }
-
     #[inline(never)]
     fn helper(&mut self, flags: PollFlags) -> Result<(), Stop> {
         let Some(service) = &mut self.service else {
@@ -779,27 +612,6 @@ impl<'a> Connection<'a> {
             .as_ref()
             .is_none_or(|service| !service.is_full());
         served && self.core.wants_input()
-    }
-
-    /// Sends what is left to say, for a bounded time.
-    #[inline(never)]
-    fn last_words(&mut self) {
-        let until = Instant::now() + Duration::from_millis(LAST_WORDS_MS.into());
-        let had_words = !self.core.outbox().is_empty();
-        while !self.core.outbox().is_empty() {
-            match self.client.write(self.core.outbox()) {
-                Ok(len) => self.core.sent(len),
-                Err(Errno::AGAIN) => {
-                    if !wait_for(&self.client, PollFlags::OUT, until) {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
-        if had_words {
-            linger(&self.client);
-        }
     }
 }
 
