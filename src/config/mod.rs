@@ -35,7 +35,11 @@ use settings::{Combine, Settings};
 use value::{AddressFamily, ListenAddress};
 
 /// Our software version, as in the identification line and for `Match Version`.
-pub const SOFTWARE_VERSION: &str = concat!("agent_", env!("CARGO_PKG_VERSION"));
+///
+/// Clients take from its first letters what they can ask: OpenSSH's says eow@openssh.com and
+/// no-more-sessions@openssh.com only to such, and asyncssh, ssh2 and WinSCP send the two paths of a
+/// symbolic link in the order of OpenSSH's sftp-server only to such. We do as that does.
+pub const SOFTWARE_VERSION: &str = concat!("OpenSSH_compatible_agent_", env!("CARGO_PKG_VERSION"));
 
 /// A configuration that passed every check: the settings with the conditions they stand under.
 #[derive(Debug, Clone)]

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_version_line_is_one_printable_line_of_bounded_length() {
-        assert!(version_line("").starts_with(b"SSH-2.0-agent_"));
+        assert!(version_line("").starts_with(b"SSH-2.0-OpenSSH_compatible_agent_"));
         assert!(version_line("Debian\r\nevil").ends_with(b" Debianevil"));
         assert_eq!(version_line(&"x".repeat(1000)).len(), 253);
     }

@@ -1,7 +1,8 @@
 //! Commands without a terminal: streams, ends, environment, many on one connection.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::accounts::User;
@@ -35,6 +36,10 @@ pub const CASES: &[Case] = &[
     Case::new("session::fifty_connections", fifty_connections),
     Case::new("session::signal_request", signal_request),
     Case::new("session::end_of_write", end_of_write),
+    Case::new(
+        "session::output_that_nobody_reads",
+        output_that_nobody_reads,
+    ),
     Case::new("session::refused_requests", refused_requests),
 ];
 
@@ -464,6 +469,25 @@ while channel.recv(65536):
 client.close()
 "#;
     assert_eq!(run_python(&server, &user, program), "y\n");
+    wait_until("yes to end", LIMIT, || user.processes("yes").is_empty());
+}
+
+/// `ssh box yes | head -1` ends: the stock client says that nobody reads any more.
+fn output_that_nobody_reads(world: &World) {
+    let user = world.user();
+    let server = world.server(&[]);
+    let mut ssh = clients::ssh(&server, &user)
+        .arg("yes")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = ssh.stdout.take().unwrap();
+    output.read_exact(&mut [0; 2]).unwrap();
+    drop(output);
+    wait_until("the client to end", LIMIT, || {
+        ssh.try_wait().unwrap().is_some()
+    });
     wait_until("yes to end", LIMIT, || user.processes("yes").is_empty());
 }
 

@@ -22,6 +22,9 @@ async def main():
                 print(entry.longname)
             await files.get("place/second name", f"{here}/back", preserve=True)
             await files.remove("place/second name")
+            await files.symlink("kept", "place/link")
+            assert os.readlink(os.environ["REMOTE"] + "/link") == "kept"
+            await files.remove("place/link")
 
 
 asyncio.run(main())

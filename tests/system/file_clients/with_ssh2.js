@@ -2,7 +2,7 @@ const fs = require('fs');
 const { promisify } = require('util');
 const { Client } = require('ssh2');
 
-const { HERE, PORT, NAME, KEY } = process.env;
+const { HERE, PORT, NAME, KEY, REMOTE } = process.env;
 const client = new Client();
 
 async function place(files) {
@@ -13,6 +13,9 @@ async function place(files) {
   for (const entry of await call('readdir')('place')) console.log(entry.longname);
   await call('fastGet')('place/second name', `${HERE}/back`);
   await call('unlink')('place/second name');
+  await call('symlink')('kept', 'place/link');
+  if (fs.readlinkSync(`${REMOTE}/link`) !== 'kept') throw new Error('a link the wrong way round');
+  await call('unlink')('place/link');
 }
 
 function fail(error) {
