@@ -228,6 +228,7 @@ unsafe impl GlobalAlloc for OneHeap {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::time::{Duration, Instant};
 
     fn anonymous_kib() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -259,8 +260,14 @@ mod tests {
             unsafe { OneHeap.dealloc(block, layout) };
         }
         give_back();
-        let after = anonymous_kib();
-        assert!(after < before + 8_000, "{before} KiB, then {after} KiB");
+        // Tests beside this one have memory too, for a while.
+        let limit = Instant::now() + Duration::from_secs(60);
+        let mut after = anonymous_kib();
+        while after >= before + 8_000 {
+            assert!(Instant::now() < limit, "{before} KiB, then {after} KiB");
+            std::thread::sleep(Duration::from_millis(50));
+            after = anonymous_kib();
+        }
     }
 
     #[test]

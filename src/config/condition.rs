@@ -191,8 +191,8 @@ mod tests {
             ("LocalPort 2222", false),
             ("Invalid-User", false),
             ("RDomain *", false),
-            ("Version agent_*", true),
-            ("Version OpenSSH_*", false),
+            ("Version OpenSSH_*_agent_*", true),
+            ("Version OpenSSH_9.*", false),
             ("all", true),
         ] {
             assert_eq!(holds(line), expected, "{line}");
