@@ -543,7 +543,8 @@ fn serve(
             // The helper does one thing after the other: a program that it was asked to start gets it.
             let will_run = matches!(session.stage, Stage::Starting)
                 && !matches!(session.terminal, Terminal::Asked { .. });
-            if !(session.is_running() || will_run) || !session.takes_signals {
+            let is_known = agent_helper::signal::by_name(name).is_some();
+            if !(session.is_running() || will_run) || !session.takes_signals || !is_known {
                 return Ok(Verdict::Known(false));
             }
             helper.send(&NetToSession::Signal {

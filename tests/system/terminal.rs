@@ -62,12 +62,13 @@ fn window_size(world: &World) {
 /// Ctrl-C ends the foreground command, not the session; Ctrl-Z and Ctrl-\ go through likewise.
 fn interrupt(world: &World) {
     let (_server, _user, mut terminal) = interactive(world);
-    terminal.send("echo st''arted; sleep 1000\n");
+    // The job says so itself: a shell that was interrupted while it starts one may forget that.
+    terminal.send("sh -c 'echo st\"\"arted; exec sleep 1000'\n");
     terminal.expect("started");
     terminal.send("\u{3}");
     terminal.send("echo status:$?\n");
     terminal.expect("status:130");
-    terminal.send("echo ag''ain; sleep 1000\n");
+    terminal.send("sh -c 'echo ag\"\"ain; exec sleep 1000'\n");
     terminal.expect("again");
     terminal.send("\u{1c}");
     terminal.send("echo status:$?\n");
