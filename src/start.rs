@@ -5,11 +5,12 @@
 //! instead of 63. musl before 1.2.4 does not know it; to one that does, the table is empty when it
 //! looks. `cargo xtask dist` names [`agent_start`](self) as the entry point; elsewhere nothing calls it.
 //!
-//! Nothing here may use relocated data. Sources: the ELF specification on DT_RELR; System V ABI for
-//! x86-64, section 3.4.1, on registers and stack at the start of a process.
+//! Nothing here may use relocated data. Source: System V ABI for x86-64, section 3.4.1, on registers and stack at the start of a process.
 #![allow(unsafe_code)] // the bare start of a process
 
 use core::arch::global_asm;
+
+use agent_helper::relocation::{RELR, RELR_BYTES, apply_packed};
 
 // The stack pointer is a multiple of 16 here, as it must be before a call; rdx is what the loader wants
 // called at the end: nothing, in a static program.
@@ -30,9 +31,6 @@ global_asm!(
 );
 
 const END: usize = 0;
-const RELR_BYTES: usize = 35;
-const RELR: usize = 36;
-const WORD_BYTES: usize = size_of::<usize>();
 
 /// Adds `image`, where the file's first byte is mapped, to every word that the table names, and empties
 /// the table.
@@ -42,8 +40,8 @@ const WORD_BYTES: usize = size_of::<usize>();
 /// Called once, before anything else; `dynamic` is the image's own dynamic section, still writable.
 unsafe extern "C" fn relocate(image: usize, mut dynamic: *mut [usize; 2]) {
     let (mut table, mut table_bytes) = (0, 0);
-    // SAFETY: the section is a list of pairs that ends with tag 0. The table that it names lies in the
-    // image; its entries are words of the image that the linker wants changed, which are writable.
+    // SAFETY: the section is a list of pairs that ends with tag 0; the table that it names is the
+    // image's own.
     unsafe {
         loop {
             let [tag, value] = *dynamic;
@@ -58,29 +56,6 @@ unsafe extern "C" fn relocate(image: usize, mut dynamic: *mut [usize; 2]) {
             }
             dynamic = dynamic.add(1);
         }
-        let mut at = (image + table) as *const usize;
-        let end = (image + table + table_bytes) as *const usize;
-        let mut next = image;
-        while at < end {
-            let mut entry = *at;
-            if entry & 1 == 0 {
-                // The offset of a word.
-                next = image + entry;
-                *(next as *mut usize) += image;
-                next += WORD_BYTES;
-            } else {
-                // A bit for each of the words behind the last one.
-                let mut word = next;
-                while entry > 1 {
-                    entry >>= 1;
-                    if entry & 1 == 1 {
-                        *(word as *mut usize) += image;
-                    }
-                    word += WORD_BYTES;
-                }
-                next += (usize::BITS as usize - 1) * WORD_BYTES;
-            }
-            at = at.add(1);
-        }
+        apply_packed(image, table, table_bytes);
     }
 }

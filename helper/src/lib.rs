@@ -33,6 +33,7 @@ pub mod output;
 pub mod path;
 pub mod pattern;
 pub mod program;
+pub mod relocation;
 pub mod scp;
 pub mod serve;
 pub mod session;

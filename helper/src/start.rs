@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 
 use agent_helper::heap::Heap;
+use agent_helper::relocation::{RELR, RELR_BYTES, apply_packed};
 use agent_helper::sys;
 use agent_helper::title::Title;
 
@@ -51,9 +52,6 @@ unsafe fn relocate(image: usize, mut dynamic: *const [usize; 2]) {
     const RELA_BYTES: usize = 8;
     const REL: usize = 17;
     const REL_BYTES: usize = 18;
-    const RELR_BYTES: usize = 35;
-    const RELR: usize = 36;
-    const WORD_BYTES: usize = size_of::<usize>();
     let (mut rela, mut rela_bytes, mut rel, mut rel_bytes) = (0, 0, 0, 0);
     let (mut relr, mut relr_bytes) = (0, 0);
     // SAFETY: the dynamic section is a list of pairs that ends with tag 0; the tables it names lie
@@ -92,28 +90,7 @@ unsafe fn relocate(image: usize, mut dynamic: *const [usize; 2]) {
             }
             at = at.add(1);
         }
-        // Packed: the offset of a word, or a bit for each of the words behind the last one.
-        let mut at = (image + relr) as *const usize;
-        let end = (image + relr + relr_bytes) as *const usize;
-        let mut next = image;
-        while at < end {
-            let mut entry = *at;
-            if entry & 1 == 0 {
-                *((image + entry) as *mut usize) += image;
-                next = image + entry + WORD_BYTES;
-            } else {
-                let mut word = next;
-                while entry > 1 {
-                    entry >>= 1;
-                    if entry & 1 == 1 {
-                        *(word as *mut usize) += image;
-                    }
-                    word += WORD_BYTES;
-                }
-                next += (usize::BITS as usize - 1) * WORD_BYTES;
-            }
-            at = at.add(1);
-        }
+        apply_packed(image, relr, relr_bytes);
     }
 }
 
