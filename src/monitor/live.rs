@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::connection::{LoggedUser, Phase, Session};
 use super::ids::ConnectionKey;
+use super::setup::level_number;
 use super::socket::host_text;
 use super::terminals::Terminal;
 use super::{Monitor, clock};
@@ -17,9 +18,6 @@ use crate::limits::{
     TERMINALS_PER_SECOND,
 };
 use crate::records::{Entry, Records};
-
-/// WARN, as levels are numbered in frames: who asks too often does not fill the log either.
-const LEVEL_OF_REFUSALS: u8 = 2;
 
 impl Monitor {
     /// A frame of a helper that is the user.
@@ -69,7 +67,8 @@ impl Monitor {
         let Some(helper) = connection.helper.as_mut() else {
             return;
         };
-        if permitted && !has_room && helper.logs.take(LEVEL_OF_REFUSALS) {
+        // Within its share of lines: who asks too often does not fill the log either.
+        if permitted && !has_room && helper.logs.take(level_number(log::LevelFilter::Warn)) {
             log::warn!(
                 "no terminal for {place}: {open} are open, of {TERMINALS_PER_CONNECTION_MAX} at most on a connection, which gets {TERMINALS_BURST} at once and {TERMINALS_PER_SECOND} more each second"
             );

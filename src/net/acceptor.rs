@@ -15,7 +15,7 @@ use rustix::net::{SocketFlags, accept_with};
 use super::client::ClientSocket;
 use super::connection::{self, Adoption};
 use super::logger;
-use super::threads::Threads;
+use super::threads::{Body, Threads};
 use crate::allocator;
 use crate::footprint;
 use crate::frames::{CloseReason, NetToMonitor, ToNet};
@@ -161,11 +161,7 @@ impl Acceptor<'_> {
             return Ok(());
         }
         let body = Box::new(|place: &_| connection::serve_stranger(place, client));
-        let started = self.threads.start(number, body);
-        if let Err(error) = &started {
-            self.report_unstarted(number, error, NO_THREAD);
-        }
-        started
+        self.start(number, body)
     }
 
     fn pause(&mut self, errno: i32) {
@@ -258,21 +254,26 @@ impl Acceptor<'_> {
         let body = Box::new(|place: &_| {
             connection::serve_user(place, client, Link::new(session), adoption)
         });
-        let started = self.threads.start(number, body);
-        if let Err(error) = &started {
-            self.report_unstarted(number, error, NO_THREAD);
-        }
+        // The monitor knows already where it could not be.
+        let _ = self.start(number, body);
         Ok(())
     }
 
     fn serve_inetd(&mut self, number: u32, descriptors: Vec<OwnedFd>) -> Result<(), LinkError> {
         let client = pair(descriptors)?;
         let body = Box::new(|place: &_| connection::serve_stranger(place, client));
+        // The monitor knows already where it could not be.
+        let _ = self.start(number, body);
+        Ok(())
+    }
+
+    /// Serves a connection in a thread of its own; the monitor is told where there is none for it.
+    fn start(&self, number: u32, body: Body) -> io::Result<()> {
         let started = self.threads.start(number, body);
         if let Err(error) = &started {
-            self.report_unstarted(number, error, NO_THREAD);
+            self.report_unstarted(number, error, "no thread for the connection");
         }
-        Ok(())
+        started
     }
 
     /// A connection that the monitor counts on and that is not served.
@@ -287,8 +288,6 @@ impl Acceptor<'_> {
         let _ = self.threads.monitor().send(number, &frame, &[]);
     }
 }
-
-const NO_THREAD: &str = "no thread for the connection";
 
 /// What became ready.
 struct Ready {
