@@ -67,17 +67,16 @@ fn main() {
 
 /// Where things are in a program's file (elf(5)).
 struct Segments {
-    is_64: bool,
     /// What is executed, in bytes of the file.
     code: Range<usize>,
     /// Where the last of them ends.
     end: usize,
+    /// What the file's header says of sections: where they are; their size, their number, and where
+    /// their names are.
+    of_sections: [Range<usize>; 2],
 }
 
 impl Segments {
-    /// Place of the number of segments' headers' size in the file's header.
-    const COUNTS: [usize; 2] = [0x2a, 0x36];
-
     fn of(image: &[u8]) -> Self {
         let is_64 = image[4] == 2;
         assert_eq!(image[5], 1, "little-endian");
@@ -86,16 +85,15 @@ impl Segments {
             value[..bytes].copy_from_slice(&image[at..at + bytes]);
             usize::try_from(u64::from_le_bytes(value)).unwrap()
         };
-        // Place of the headers of segments, and in each of flags, offset and size.
-        let (word, headers, flags, offset, size) = match is_64 {
-            true => (8, 0x20, 0x04, 0x08, 0x20),
-            false => (4, 0x1c, 0x18, 0x04, 0x10),
+        // Places in the file's header, and of flags, offset and size in a segment's.
+        let (word, headers, sections, counts, (flags, offset, size)) = match is_64 {
+            true => (8, 0x20, 0x28, 0x36, (0x04, 0x08, 0x20)),
+            false => (4, 0x1c, 0x20, 0x2a, (0x18, 0x04, 0x10)),
         };
-        let counts = Self::COUNTS[usize::from(is_64)];
         let mut segments = Self {
-            is_64,
             code: 0..0,
             end: 0,
+            of_sections: [sections..sections + word, counts + 4..counts + 10],
         };
         for index in 0..number(counts + 2, 2) {
             let header = number(headers, word) + index * number(counts, 2);
@@ -115,14 +113,9 @@ impl Segments {
 fn without_sections(image: &mut Vec<u8>, segments: &Segments) {
     assert!(segments.end <= image.len());
     image.truncate(segments.end);
-    let (word_bytes, sections) = match segments.is_64 {
-        true => (8, 0x28),
-        false => (4, 0x20),
-    };
-    image[sections..sections + word_bytes].fill(0);
-    // Their size, their number, and where their names are.
-    let counts = Segments::COUNTS[usize::from(segments.is_64)];
-    image[counts + 4..counts + 10].fill(0);
+    for field in &segments.of_sections {
+        image[field.clone()].fill(0);
+    }
 }
 
 /// As small as deflating gets (zlib), which takes a second.

@@ -208,28 +208,27 @@ fn remainder(side: &mut impl Side) -> Option<()> {
 
 /// From an image to its sorted bytes.
 struct Sorting<'a> {
-    /// What is left of the code.
     code: &'a [u8],
-    passed: u32,
+    /// How much of it was passed on, in bytes.
+    passed: usize,
     kinds: [Vec<u8>; KINDS],
 }
 
 impl Side for Sorting<'_> {
     fn byte(&mut self, kind: Kind) -> Option<u8> {
-        let (byte, rest) = self.code.split_first()?;
-        self.code = rest;
+        let byte = *self.code.get(self.passed)?;
         self.passed += 1;
-        self.kinds[kind as usize].push(*byte);
-        Some(*byte)
+        self.kinds[kind as usize].push(byte);
+        Some(byte)
     }
 
     fn target(&mut self) -> Option<()> {
-        let Some((bytes, rest)) = self.code.split_first_chunk() else {
+        let Some(bytes) = self.code[self.passed..].first_chunk() else {
             return remainder(self);
         };
-        self.code = rest;
-        self.passed += 4;
-        let position = u32::from_le_bytes(*bytes).wrapping_add(self.passed);
+        self.passed += WORD_BYTES;
+        let passed = u32::try_from(self.passed).ok()?;
+        let position = u32::from_le_bytes(*bytes).wrapping_add(passed);
         self.kinds[Kind::Target as usize].extend(position.to_be_bytes());
         Some(())
     }
